@@ -1,0 +1,1 @@
+"""Tasks: reading a bank, giving tasks to silos, and turning instances into batches."""

@@ -1,0 +1,1 @@
+"""The algorithm: federated variational EM. Tensors in, tensors out; no model, file or network."""

@@ -1,0 +1,1 @@
+"""Scores as sums: perplexity, ROUGE-L, exact match, negative transfer."""

@@ -1,0 +1,1 @@
+"""The language model: a frozen base with stacked LoRA experts on it."""

@@ -1,0 +1,1 @@
+"""What a run leaves: journal, tables and pictures. Reads the journal alone."""
