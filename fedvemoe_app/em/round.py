@@ -1,0 +1,137 @@
+"""One round of federated EM: a step at the silo, a sum, a step at the server, twice.
+
+The silo's E-step (``assess``) yields a private belief and public sums; its M-step (``train``)
+yields sums of weighted parameter changes. The server's two steps map a bank and a sum to a
+bank. Every function is pure; who carries the sums, and under which mask, is not their concern.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedvemoe_app.em.family import Experts, Family, Probe
+from fedvemoe_app.em.mixture import choose_share
+from fedvemoe_app.em.responsibilities import Responsibilities, Rule, infer
+from fedvemoe_app.em.scores import cross_fitted
+from fedvemoe_app.em.state import Bank
+from fedvemoe_app.em.statistics import Assessment, Update, assessment, spread, update
+
+SiloWeight = Literal["sqrt", "equal", "tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """Settings of the E-step; see ``em.responsibilities.infer`` for their meaning."""
+
+    top_m: int = 2
+    rho: float = 0.15
+    predict_floor: float = 0.02
+    tau: float = 1.0
+    rule: Rule = "stacking"
+    kappa: float = 100.0
+    gamma: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """What a silo keeps to itself between phases: weights over all K slots, and a share.
+
+    ``predict [K]`` and ``train [K]`` as in ``Responsibilities``; ``share`` is the switching
+    probability of its predictive filter, chosen on its own probe.
+    """
+
+    predict: Tensor
+    train: Tensor
+    share: float
+
+
+def assess(family: Family, bank: Bank, inference: Inference) -> tuple[Belief, Assessment]:
+    """E-step of one silo under the bank's experts and prior."""
+    slots = torch.tensor(bank.slots)
+    probe = family.probe(bank.experts, bank.slots)
+    prior = bank.prior[slots]
+    tempered = probe.log_lik / inference.gamma
+    found = infer(
+        tempered,
+        prior,
+        top_m=inference.top_m,
+        rho=inference.rho,
+        predict_floor=inference.predict_floor,
+        tau=inference.tau,
+        rule=inference.rule,
+        kappa=inference.kappa,
+    )
+    sums = _public(probe, prior, found, bank.alive, inference.tau)
+    return _private(probe, found, slots, len(bank.alive)), sums
+
+
+def _private(probe: Probe, found: Responsibilities, slots: Tensor, size: int) -> Belief:
+    return Belief(
+        predict=spread(found.predict, slots, size),
+        train=spread(found.train, slots, size),
+        share=choose_share(probe.log_lik, probe.lengths, found.predict),
+    )
+
+
+def _public(
+    probe: Probe, prior: Tensor, found: Responsibilities, alive: Tensor, tau: float
+) -> Assessment:
+    lengths = torch.tensor(probe.lengths[: probe.held_out])
+    owners = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    held_out = probe.log_lik[: len(owners)]
+    scores = cross_fitted(held_out, owners, prior, tau=tau)
+    return assessment(found, scores, len(owners), alive)
+
+
+def train(
+    family: Family, bank: Bank, weights: Tensor, round_: int, *, silo_weight: SiloWeight = "sqrt"
+) -> Update:
+    """M-step of one silo: train the experts with non-zero ``weights`` [K] and report the change."""
+    slots = torch.nonzero(weights).flatten()
+    fit = family.fit(bank.experts, slots.tolist(), weights[slots], round_)
+    return update(fit, slots, len(bank.alive), importance(family.size, silo_weight))
+
+
+def importance(tokens: int, rule: SiloWeight) -> float:
+    """Return s_i, how much a silo with ``tokens`` training tokens counts in the M-step."""
+    return {"equal": 1.0, "sqrt": math.sqrt(tokens), "tokens": float(tokens)}[rule]
+
+
+def assess_step(bank: Bank, total: Assessment, *, concentration: float = 1.0) -> Bank:
+    """Server's half of the E-step: the prior from the summed mass."""
+    return bank.with_mass(total.mass, float(total.silos), concentration=concentration)
+
+
+def train_step(
+    bank: Bank,
+    total: Update,
+    *,
+    silos: int,
+    learning_rate: float = 1.0,
+    shrinkage: float = 1.0,
+) -> Bank:
+    """Server's half of the M-step: ``theta_k += eta sum_i w_ik delta_ik / (n0 + sum_i w_ik)``.
+
+    ``n0`` is ``shrinkage`` average silos for the share of the ``silos`` that did not answer: it
+    damps an expert that few silos could speak for, and vanishes when all of them did, so that
+    one SGD step of everybody equals the centralised EM step.
+    """
+    absent = 1.0 - float(total.silos) / silos
+    n0 = shrinkage * absent * float(total.silo_weight / total.silos)
+    scale = learning_rate / (total.weight + n0)
+    scale = torch.where(total.weight > 0, scale, 0.0)
+    return replace(bank, experts={**bank.experts, **_moved(bank.experts, total.delta, scale)})
+
+
+def _moved(experts: Experts, delta: Mapping[str, Tensor], scale: Tensor) -> dict[str, Tensor]:
+    moved = {}
+    for name, change in delta.items():
+        step = scale.view(-1, *[1] * (change.dim() - 1)) * change.to(scale.dtype)
+        moved[name] = (experts[name].to(scale.dtype) + step).to(experts[name].dtype)
+    return moved

@@ -1,0 +1,61 @@
+"""What the bank, and each expert in it, is worth to a silo: held-out, cross-fitted scores.
+
+The weights are inferred on one half of the probe and the score is taken on the other, both
+ways round; without this each score carries an optimism of about (K - 1) / (2 T) nats a token
+(method-details.md, 1.4). All figures come from the cached probe matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedvemoe_app.em.responsibilities import evidence, stack
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One silo's scores, in nats per probe token.
+
+    ``total`` is F = mean log sum_k r_k p_k; ``gain [K]`` is F minus F without expert k;
+    ``displaced [K, K]`` in row k is the weight that each other expert takes on when k is removed.
+    """
+
+    total: float
+    gain: Tensor
+    displaced: Tensor
+
+
+def cross_fitted(log_lik: Tensor, owners: Tensor, prior: Tensor, *, tau: float = 1.0) -> Scores:
+    """Return the scores of a probe matrix ``log_lik`` [T, K].
+
+    ``owners`` [T] is the number of the example that each token belongs to: even and odd examples
+    make the two halves, so that tokens of one answer never stand on both sides.
+    """
+    even = owners % 2 == 0
+    halves = [(log_lik[even], log_lik[~even]), (log_lik[~even], log_lik[even])]
+    total = sum(_held_out(fit, test, prior, tau) for fit, test in halves) / len(log_lik)
+    gain = torch.zeros_like(prior)
+    displaced = torch.zeros(len(prior), len(prior), dtype=prior.dtype)
+    full = stack(log_lik, prior, tau=tau)
+    for k in range(len(prior)):
+        rest = _without(prior, k)
+        if rest is None:
+            continue
+        score = sum(_held_out(fit, test, rest, tau) for fit, test in halves) / len(log_lik)
+        gain[k] = total - score
+        displaced[k] = (stack(log_lik, rest, tau=tau) - full).clamp(min=0.0)
+    return Scores(float(total), gain, displaced)
+
+
+def _held_out(fit: Tensor, test: Tensor, prior: Tensor, tau: float) -> float:
+    return float(evidence(test, stack(fit, prior, tau=tau)).sum())
+
+
+def _without(prior: Tensor, k: int) -> Tensor | None:
+    """Return the prior over the other experts, or None where there is no other."""
+    rest = prior.clone()
+    rest[k] = 0.0
+    return rest / rest.sum() if float(rest.sum()) > 0 else None
