@@ -8,9 +8,10 @@ every key, and every error says the key, the value and the fix. The settings the
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from fedvemoe_app.errors import SettingError
 
@@ -61,10 +62,17 @@ class Leaf:
             self._refuse(value, f"must be of type {self.kind.__name__}")
         if self.choices and value not in self.choices:
             self._refuse(value, f"must be one of: {', '.join(self.choices)}")
-        for limit, wrong in ((self.low, lambda v, x: not v >= x), (self.high, lambda v, x: v > x)):
-            if limit is not None and wrong(value, limit):
-                self._refuse(value, f"must be {self.allowed}")
-        return value  # type: ignore[return-value]
+        if isinstance(value, int | float):
+            self._check_number(value)
+        return cast(Value, value)
+
+    def _check_number(self, value: int | float) -> None:
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        if not low <= value <= high:
+            self._refuse(value, f"must be {self.allowed}")
+        if math.isinf(value):
+            self._refuse(value, "must be finite")
 
     def _refuse(self, value: object, fix: str) -> None:
         shown = f'"{value}"' if isinstance(value, str) else str(value).lower()
@@ -79,7 +87,8 @@ def leaves(tree: type, group: str = "") -> Iterator[Leaf]:
         if is_dataclass(kind):
             yield from leaves(kind, item.name)  # type: ignore[arg-type]
         else:
-            yield Leaf(hyphenated(item.name), group, kind, item.default, **item.metadata)
+            default = cast(Value, item.default)
+            yield Leaf(hyphenated(item.name), group, kind, default, **item.metadata)
 
 
 def hyphenated(name: str) -> str:

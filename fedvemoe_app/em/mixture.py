@@ -52,6 +52,8 @@ def filtered(log_lik: Tensor, lengths: Sequence[int], prior: Tensor, share: floa
         Probability of switching experts between tokens, in [0, 1].
 
     """
+    if len(log_lik) == 0:
+        return prior.new_zeros(0)
     steps = pad_sequence(list(torch.split(log_lik, list(lengths))), batch_first=True)
     weights = prior.expand(len(lengths), -1)
     predictive = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
@@ -21,6 +21,7 @@ from fedvemoe_app.em.responsibilities import Responsibilities, Rule, infer
 from fedvemoe_app.em.scores import cross_fitted
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update, assessment, spread, update
+from fedvemoe_app.errors import RunError
 
 SiloWeight = Literal["sqrt", "equal", "tokens"]
 
@@ -52,21 +53,14 @@ class Belief:
 
 
 def assess(family: Family, bank: Bank, inference: Inference) -> tuple[Belief, Assessment]:
-    """E-step of one silo under the bank's experts and prior."""
+    """E-step of one silo under the bank's experts and prior; RunError if an expert is broken."""
     slots = torch.tensor(bank.slots)
     probe = family.probe(bank.experts, bank.slots)
+    if probe.log_lik.isnan().any():
+        broken = slots[probe.log_lik.isnan().any(dim=0)].tolist()
+        raise RunError(f"experts {broken} give no likelihood (NaN): lower learning-rate")
     prior = bank.prior[slots]
-    tempered = probe.log_lik / inference.gamma
-    found = infer(
-        tempered,
-        prior,
-        top_m=inference.top_m,
-        rho=inference.rho,
-        predict_floor=inference.predict_floor,
-        tau=inference.tau,
-        rule=inference.rule,
-        kappa=inference.kappa,
-    )
+    found = infer(probe.log_lik, prior, **asdict(inference))
     sums = _public(probe, prior, found, bank.alive, inference.tau)
     return _private(probe, found, slots, len(bank.alive)), sums
 
@@ -82,7 +76,7 @@ def _private(probe: Probe, found: Responsibilities, slots: Tensor, size: int) ->
 def _public(
     probe: Probe, prior: Tensor, found: Responsibilities, alive: Tensor, tau: float
 ) -> Assessment:
-    lengths = torch.tensor(probe.lengths[: probe.held_out])
+    lengths = torch.tensor(probe.lengths[: probe.held_out], dtype=torch.long)
     owners = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
     held_out = probe.log_lik[: len(owners)]
     scores = cross_fitted(held_out, owners, prior, tau=tau)

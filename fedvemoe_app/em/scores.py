@@ -32,11 +32,13 @@ def cross_fitted(log_lik: Tensor, owners: Tensor, prior: Tensor, *, tau: float =
     """Return the scores of a probe matrix ``log_lik`` [T, K].
 
     ``owners`` [T] is the number of the example that each token belongs to: even and odd examples
-    make the two halves, so that tokens of one answer never stand on both sides.
+    make the two halves, so that tokens of one answer never stand on both sides. A half without
+    tokens leaves the other to the prior; a probe without tokens scores zero.
     """
     even = owners % 2 == 0
     halves = [(log_lik[even], log_lik[~even]), (log_lik[~even], log_lik[even])]
-    total = sum(_held_out(fit, test, prior, tau) for fit, test in halves) / len(log_lik)
+    tokens = max(len(log_lik), 1)
+    total = sum(_held_out(fit, test, prior, tau) for fit, test in halves) / tokens
     gain = torch.zeros_like(prior)
     displaced = torch.zeros(len(prior), len(prior), dtype=prior.dtype)
     full = stack(log_lik, prior, tau=tau)
@@ -44,7 +46,7 @@ def cross_fitted(log_lik: Tensor, owners: Tensor, prior: Tensor, *, tau: float =
         rest = _without(prior, k)
         if rest is None:
             continue
-        score = sum(_held_out(fit, test, rest, tau) for fit, test in halves) / len(log_lik)
+        score = sum(_held_out(fit, test, rest, tau) for fit, test in halves) / tokens
         gain[k] = total - score
         displaced[k] = (stack(log_lik, rest, tau=tau) - full).clamp(min=0.0)
     return Scores(float(total), gain, displaced)

@@ -33,6 +33,20 @@ class Bank:
         """The living slots, in order."""
         return torch.nonzero(self.alive).flatten().tolist()
 
+    def living(self) -> Self:
+        """Return the bank of the living experts alone: what a silo gets to see."""
+        slots = torch.tensor(self.slots)
+        experts = {name: stack[slots] for name, stack in self.experts.items()}
+        return replace(self, experts=experts, alive=self.alive[slots], prior=self.prior[slots])
+
+    def with_living(self, living: Self) -> Self:
+        """Return the bank in which the living experts and their prior are those of ``living``."""
+        slots = torch.tensor(self.slots)
+        experts = {
+            n: stack.index_copy(0, slots, living.experts[n]) for n, stack in self.experts.items()
+        }
+        return replace(self, experts=experts, prior=self.prior.index_copy(0, slots, living.prior))
+
     def with_mass(self, mass: Tensor, silos: float, *, concentration: float = 1.0) -> Self:
         """Return the bank with the prior that ``mass`` [K], summed over ``silos``, implies.
 

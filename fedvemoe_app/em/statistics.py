@@ -1,7 +1,7 @@
 """What silos contribute: statistics that add. Many silos equal one pooled silo.
 
 Nothing here is a mean: a mean of means cannot be masked and forgets mass. The server divides
-once, at the very end (``em.round.server_step``). Counts, weights and scores are float64;
+once, at the very end (``em.round.train_step``). Counts, weights and scores are float64;
 tensors of an update keep float32 per silo and are summed in float64.
 """
 
@@ -21,11 +21,13 @@ from fedvemoe_app.em.scores import Scores
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """A record of tensors, and of named families of tensors, that adds field by field."""
+    """A record of tensors, and of named families of tensors; sums of it are float64."""
 
     def __add__(self, other: Self) -> Self:
         mine, theirs = self.arrays(), other.arrays()
-        return self.from_arrays({name: array + theirs[name] for name, array in mine.items()})
+        return self.from_arrays(
+            {name: array.to(torch.float64) + theirs[name] for name, array in mine.items()}
+        )
 
     def arrays(self) -> dict[str, Tensor]:
         """Return every tensor by name; those of a family are called ``field/name``."""

@@ -1,0 +1,61 @@
+"""A silo's memory between phases: the bank it was sent, its belief, its sketch.
+
+It lies in ``Context.state``, which Flower keeps on the silo's side for the length of a run. The
+belief and the sketch are written here and read here; no function of this package sends them.
+"""
+
+from __future__ import annotations
+
+import torch
+from flwr.app import RecordDict
+from torch import Tensor
+
+from fedvemoe_app.em import sketch
+from fedvemoe_app.em.round import Belief
+from fedvemoe_app.em.state import Bank
+from fedvemoe_app.errors import RunError
+from fedvemoe_app.flower.wire import (
+    get_bank,
+    get_belief,
+    get_facts,
+    get_tensors,
+    put_bank,
+    put_belief,
+    put_facts,
+    put_tensors,
+)
+
+
+def remember(state: RecordDict, round_: int, bank: Bank, belief: Belief) -> None:
+    """Keep the bank after ``round_`` rounds and what this silo believes of it."""
+    put_bank(state, bank)
+    put_belief(state, belief)
+    put_facts(state, "round", round_)
+
+
+def recall(state: RecordDict, round_: int) -> tuple[Bank, Belief]:
+    """Return the bank after ``round_`` rounds; RunError where this silo missed it."""
+    held = get_facts(state, "round") if "round" in state else None
+    if held != round_:
+        raise RunError(f"this silo holds the bank after round {held}, not after round {round_}")
+    return get_bank(state), get_belief(state)
+
+
+def remember_sketch(state: RecordDict, found: Tensor) -> None:
+    """Keep this silo's sketch [d]."""
+    put_tensors(state, "sketch", {"sketch": found})
+
+
+def direction(state: RecordDict, mean: Tensor) -> Tensor:
+    """Return how this silo differs from the mean sketch [d]; RunError without a sketch."""
+    if "sketch" not in state:
+        raise RunError("this silo has no sketch: it missed the start")
+    return sketch.centred(get_tensors(state, "sketch")["sketch"], mean)
+
+
+def first_expert(state: RecordDict, mean: Tensor, centroids: Tensor) -> Tensor | None:
+    """Return weights [K] on the one expert this silo starts with; None without a sketch."""
+    if "sketch" not in state:
+        return None
+    cluster = sketch.nearest(direction(state, mean), centroids)
+    return torch.eye(len(centroids), dtype=torch.float64)[cluster]

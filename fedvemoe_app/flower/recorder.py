@@ -1,0 +1,197 @@
+"""From sums and reports to the rows of the journal. The only writer during a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedvemoe_app.config import RunConfig
+from fedvemoe_app.em.state import Bank
+from fedvemoe_app.em.statistics import Assessment, Update, spread
+from fedvemoe_app.evaluation.scores import Score, pool
+from fedvemoe_app.evaluation.transfer import negative_transfer, summarize
+from fedvemoe_app.flower.summing import Tally
+from fedvemoe_app.report.journal import Journal
+from fedvemoe_app.report.progress import Progress
+from fedvemoe_app.report.rows import ClientRow, EventRow, RoundRow, TaskRow
+
+LOG = logging.getLogger("flwr")
+
+
+@dataclass(slots=True)
+class _Round:
+    """What is gathered of one round until its row is written."""
+
+    update: Update | None = None
+    assessment: Assessment | None = None
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    reports: Mapping[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+class Recorder:
+    """Writes one round's rows once it is done, and its progress while it is not.
+
+    Parameters
+    ----------
+    local
+        Perplexity of each silo's local baseline, where known.
+    categories
+        Category of each task.
+
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        config: RunConfig,
+        *,
+        categories: Mapping[str, str],
+        local: Mapping[str, float],
+    ) -> None:
+        self.progress = Progress(journal.folder)
+        self._journal = journal
+        self._config = config
+        self._categories = categories
+        self._local = local
+        self._round = _Round()
+
+    def phase(self, name: str, round_: int, silos: int) -> None:
+        """Note that a phase begins."""
+        last = self._config.rounds.num_server_rounds
+        self.progress.phase_started(name, round_, last, silos)
+
+    def exchanged(self, phase: str, round_: int, tally: Tally) -> None:
+        """Note how an exchange went; a silo that failed is an event."""
+        spent = self._round.seconds
+        spent[phase] = spent.get(phase, 0.0) + tally.seconds
+        self._round.bytes_up += tally.bytes_up
+        self._round.bytes_down += tally.bytes_down
+        if phase == "assess":
+            self._round.reports = tally.reports
+        for silo, why in tally.failures.items():
+            LOG.warning("round %d, %s: %s did not take part: %s", round_, phase, silo, why)
+            numbers = {"silo": silo, "phase": phase}
+            self._journal.event(
+                EventRow(round=round_, event="dropout", slots=[], why=why, numbers=numbers)
+            )
+        self.progress.phase_finished(tally.seconds)
+
+    def trained(self, total: Update) -> None:
+        """Keep the sums of the M-step for the round's row."""
+        self._round.update = total
+
+    def assessed(self, total: Assessment, scores: Tensor | None, tasks: Sequence[str]) -> None:
+        """Keep the sums of the E-step, and the scores [tasks, 6] where there was an evaluation."""
+        self._round.assessment = total
+        if scores is not None:
+            rows = zip(tasks, scores.numpy(), strict=True)
+            self._round.scores = {task: Score.from_array(row) for task, row in rows}
+
+    def round_done(self, round_: int, bank: Bank) -> None:
+        """Write the rows of a round, of its tasks and, under full reporting, of its silos."""
+        evaluated = any(score.tokens for score in self._round.scores.values())
+        clients = self._client_rows(round_, bank) if evaluated else []
+        row = self._round_row(round_, bank, clients)
+        if evaluated:
+            self._journal.tasks(self._task_rows(round_))
+            self._journal.clients(clients)
+        self._journal.round(row)
+        self.progress.score(round_, row["ppl"], row["ppl_worst"])
+        LOG.info("round %d: %s", round_, _in_words(row))
+        self._round = _Round()
+
+    def _round_row(self, round_: int, bank: Bank, clients: Sequence[ClientRow]) -> RoundRow:
+        total = pool(self._round.scores.values())
+        harm = summarize(
+            row["negative_transfer"] for row in clients if row["negative_transfer"] is not None
+        )
+        update = self._round.update
+        return RoundRow(
+            round=round_,
+            strategy=self._config.rounds.strategy,
+            k_active=len(bank.slots),
+            mass=self._mass(bank),
+            prior=bank.prior.tolist(),
+            loss_train=float(update.loss / update.tokens) if update else None,
+            ppl=total.ppl,
+            ppl_worst=max((row["ppl"] for row in clients if row["ppl"]), default=None),
+            rouge_l=total.rouge_l_percent,
+            exact_match=total.exact_match_percent,
+            negative_transfer_share=harm.share if harm else None,
+            bytes_up=self._round.bytes_up,
+            bytes_down=self._round.bytes_down,
+            seconds=self._round.seconds,
+        )
+
+    def _mass(self, bank: Bank) -> list[float] | None:
+        total = self._round.assessment
+        if total is None:
+            return None
+        mass: list[float] = _to_slots(total.mass, bank).tolist()
+        return mass
+
+    def _task_rows(self, round_: int) -> list[TaskRow]:
+        return [
+            TaskRow(
+                round=round_,
+                task=task,
+                category=self._categories.get(task, ""),
+                ppl=score.ppl,
+                rouge_l=score.rouge_l_percent,
+                exact_match=score.exact_match_percent,
+                tokens=int(score.tokens),
+                examples=int(score.sequences),
+            )
+            for task, score in self._round.scores.items()
+        ]
+
+    def _client_rows(self, round_: int, bank: Bank) -> list[ClientRow]:
+        reports = self._round.reports
+        scores = {
+            silo: pool(Score.from_array(np.array(row)) for row in report["scores"].values())
+            for silo, report in reports.items()
+        }
+        harm = negative_transfer({s: score.ppl for s, score in scores.items()}, self._local)
+        return [
+            ClientRow(
+                round=round_,
+                client=silo,
+                tasks=report["tasks"],
+                category=report["category"],
+                domain=report["domain"],
+                ppl=scores[silo].ppl,
+                rouge_l=scores[silo].rouge_l_percent,
+                exact_match=scores[silo].exact_match_percent,
+                responsibilities=_to_slots(report["responsibilities"], bank).tolist(),
+                active=[bank.slots[k] for k in report["active"]],
+                negative_transfer=harm.get(silo),
+            )
+            for silo, report in reports.items()
+        ]
+
+
+def _to_slots(values: Tensor | Sequence[float], bank: Bank) -> Tensor:
+    """Return values [living] of the living experts over all slots [K_max]."""
+    living = torch.as_tensor(values, dtype=torch.float64)
+    return spread(living, torch.tensor(bank.slots), len(bank.alive))
+
+
+def _in_words(row: RoundRow) -> str:
+    parts = [
+        f"ppl {row['ppl']:.3f}" if row["ppl"] else "",
+        f"worst silo {row['ppl_worst']:.3f}" if row["ppl_worst"] else "",
+        f"exact match {row['exact_match']:.1f} %" if row["exact_match"] is not None else "",
+        f"ROUGE-L {row['rouge_l']:.1f} %" if row["rouge_l"] is not None else "",
+        f"training loss {row['loss_train']:.3f}" if row["loss_train"] is not None else "",
+        f"{sum(row['seconds'].values()):.1f} s",
+    ]
+    return ", ".join(part for part in parts if part)

@@ -1,0 +1,135 @@
+"""A whole run on the server: checks before anything long, the rounds, and what they leave."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from fedvemoe_app.config import RunConfig
+from fedvemoe_app.data.holdings import assignment_of, bank_of
+from fedvemoe_app.em.state import Bank
+from fedvemoe_app.evaluation.transfer import read_baselines
+from fedvemoe_app.flower.code import code_hash
+from fedvemoe_app.flower.consortium import Consortium, introduce, require, wait_for_nodes
+from fedvemoe_app.flower.recorder import Recorder
+from fedvemoe_app.flower.strategy import FedVEMoE
+from fedvemoe_app.flower.summing import SummingGrid
+from fedvemoe_app.model.bases import locate
+from fedvemoe_app.model.experts import Experts
+from fedvemoe_app.model.skeleton import skeleton
+from fedvemoe_app.report.journal import Journal, read_run
+from fedvemoe_app.report.manifest import manifest
+from fedvemoe_app.report.plots import draw_all
+from fedvemoe_app.report.progress import Progress
+
+LOG = logging.getLogger("flwr")
+
+
+def run(grid: Grid, config: RunConfig) -> Path:
+    """Run a federation to its end and return the run's folder.
+
+    Raises
+    ------
+    SettingError, DataError, BaseModelError
+        Before any silo is asked for anything.
+    RunError
+        Where too few silos answer, or the run's folder cannot be written.
+    """
+    nodes = wait_for_nodes(grid, config.rounds.min_silos, config.rounds.phase_timeout)
+    check(config, len(nodes))
+    journal = Journal.create(
+        Path(config.output.log_dir).absolute(),
+        config.output.run_name,
+        config.to_flat(),
+        manifest({"silos": len(nodes), "seed": config.output.seed, "code": code_hash()}),
+    )
+    LOG.info("results go to %s", journal.folder)
+    progress = Progress(journal.folder)
+    with _ending(progress):
+        _rounds(grid, config, journal, nodes)
+        progress.message("drawing the pictures")
+        journal.summary()
+        draw_all(read_run(journal.folder))
+    return journal.folder
+
+
+def check(config: RunConfig, silos: int) -> None:
+    """Read everything the settings point to, so that a mistake shows before any work."""
+    assignment = assignment_of(config.data, config.output.seed, silos)
+    for note in assignment.notes:
+        LOG.warning("%s", note)
+    _local_baselines(config, [silo.name for silo in assignment.silos])
+
+
+@contextmanager
+def _ending(progress: Progress) -> Iterator[None]:
+    """Say in the run's folder how it ended."""
+    try:
+        yield
+    except BaseException as error:
+        progress.failed(str(error) or type(error).__name__)
+        raise
+    progress.finished()
+
+
+def _rounds(grid: Grid, config: RunConfig, journal: Journal, nodes: list[int]) -> None:
+    """Meet the silos, run the strategy, and save what it made."""
+    data, seed = config.data, config.output.seed
+    assignment = assignment_of(data, seed, len(nodes))
+    recorder = Recorder(
+        journal,
+        config,
+        categories={
+            share.task: silo.category for silo in assignment.silos for share in silo.shares
+        },
+        local=_local_baselines(config, [silo.name for silo in assignment.silos]),
+    )
+    experts = _lay_out(config, recorder.progress)
+    base = experts.backbone.fingerprint
+    journal.annotate(base=base, bank=bank_of(data, seed).fingerprint)
+    consortium = _meet(grid, config, nodes, base, recorder)
+    bank = Bank.start(experts.initial(seed), alive=config.em.k_init)
+    strategy = FedVEMoE(config, bank, consortium, assignment.tasks, recorder)
+    names = {node: name for name, node in consortium.nodes.items()}
+    strategy.start(SummingGrid(grid, names, replied=recorder.progress.reply))
+    experts.load(strategy.bank.experts)
+    for slot in strategy.bank.slots:
+        experts.save(slot, journal.folder / "experts" / f"slot_{slot:02d}")
+
+
+def _lay_out(config: RunConfig, progress: Progress) -> Experts:
+    """Return the bank's experts on the base's skeleton, building an embedded base if need be."""
+    model = config.model
+
+    def building(step: int, steps: int, loss: float) -> None:
+        if step % 50 == 0 or step == steps:
+            LOG.info("building %s: step %d of %d, loss %.2f", model.model_name, step, steps, loss)
+            progress.message(f"building the base model: step {step} of {steps}")
+
+    return Experts(
+        skeleton(locate(model.model_name, building)),
+        slots=config.em.k_max,
+        rank=model.lora_rank,
+        alpha=model.lora_alpha,
+        target_modules=model.targets,
+    )
+
+
+def _meet(
+    grid: Grid, config: RunConfig, nodes: list[int], base: str, recorder: Recorder
+) -> Consortium:
+    """Return the silos that agree with the server on code and base; RunError for too few."""
+    recorder.phase("hello", 0, len(nodes))
+    consortium, tally = introduce(grid, nodes, base, timeout=float(config.rounds.phase_timeout))
+    recorder.exchanged("hello", 0, tally)
+    require(tally, config.rounds.min_silos, "phase hello")
+    return consortium
+
+
+def _local_baselines(config: RunConfig, silos: list[str]) -> dict[str, float]:
+    path = config.evaluation.local_baseline_json
+    return read_baselines(Path(path), silos).references() if path else {}

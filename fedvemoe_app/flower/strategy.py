@@ -1,0 +1,189 @@
+"""Fed-VEMoE as a Flower strategy: orders out, sums in, the bank moved by ``em.round``.
+
+Two exchanges a round: ``train`` (M-step on the bank a silo already holds) and ``assess`` (the new
+bank goes down; E-step, and evaluation where due). An assessment of the untrained bank comes
+first: it is row 0 of the journal and where silos get the bank for round 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from torch import Tensor
+
+from fedvemoe_app.config import RunConfig
+from fedvemoe_app.em.round import assess_step, train_step
+from fedvemoe_app.em.state import Bank
+from fedvemoe_app.em.statistics import Assessment, Update
+from fedvemoe_app.flower.consortium import Consortium, require
+from fedvemoe_app.flower.recorder import Recorder
+from fedvemoe_app.flower.start import find_clusters
+from fedvemoe_app.flower.summing import Tally, sums_of
+from fedvemoe_app.flower.wire import put_bank, put_facts, put_tensors
+
+
+class FedVEMoE(Strategy):
+    """Federated variational EM over a bank of experts, from sums alone.
+
+    Parameters
+    ----------
+    config
+        The run's settings.
+    bank
+        The bank at the start.
+    consortium
+        The silos that take part.
+    tasks
+        All tasks of the run, in the order in which scores per task are summed.
+    recorder
+        Writes what happens to the journal.
+
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        bank: Bank,
+        consortium: Consortium,
+        tasks: Sequence[str],
+        recorder: Recorder,
+    ) -> None:
+        self.bank = bank
+        self._config = config
+        self._consortium = consortium
+        self._tasks = list(tasks)
+        self._recorder = recorder
+        self._start: dict[str, Tensor] = {}
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int | None = None,
+        timeout: float | None = None,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: object = None,
+    ) -> Result:
+        """Run all rounds on a summing grid; the bank and all settings are the strategy's own."""
+        self._exchange(grid, "assess", 0)
+        if self._config.em.start == "sketch" and self._config.em.k_init > 1:
+            self._find_start(grid)
+        self._recorder.round_done(0, self.bank)
+        for round_ in range(1, self._config.rounds.num_server_rounds + 1):
+            self._exchange(grid, "train", round_)
+            self._exchange(grid, "assess", round_)
+            self._recorder.round_done(round_, self.bank)
+        return Result()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask the round's sample to train; during warm-up the start's centroids come along."""
+        content = RecordDict()
+        put_facts(content, "order", {"round": server_round})
+        if self._start and server_round <= self._config.em.warmup_rounds:
+            put_tensors(content, "start", self._start)
+        return self._messages(self._sample(server_round), "train", content, server_round)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Move the experts along the sum of the silos' weighted changes."""
+        total = Update.from_arrays(self._accepted("train", server_round, replies))
+        moved = train_step(
+            self.bank.living(),
+            total,
+            silos=len(self._consortium.nodes),
+            learning_rate=self._config.rounds.server_learning_rate,
+            shrinkage=self._config.rounds.shrinkage,
+        )
+        self.bank = self.bank.with_living(moved)
+        self._recorder.trained(total)
+        return None, None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the bank to all silos when scores are due, else to the next round's sample."""
+        due = self._evaluation_due(server_round)
+        content = RecordDict()
+        put_bank(content, self.bank.living())
+        order = {"round": server_round, "evaluate": due, "tasks": self._tasks}
+        put_facts(content, "order", order)
+        asked = self._consortium.names if due else self._sample(server_round + 1)
+        return self._messages(asked, "evaluate", content, server_round)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Take the bank's prior from the summed mass, and the scores to the journal."""
+        sums = self._accepted("assess", server_round, replies)
+        total = Assessment.from_arrays(sums)
+        concentration = self._config.em.prior_concentration
+        living = assess_step(self.bank.living(), total, concentration=concentration)
+        self.bank = self.bank.with_living(living)
+        self._recorder.assessed(total, sums.get("scores"), self._tasks)
+        return None
+
+    def summary(self) -> None:
+        """Nothing to say: the journal holds the settings."""
+
+    def _exchange(self, grid: Grid, phase: str, round_: int) -> None:
+        """Run one phase of a round by Flower's own four methods."""
+        none = ArrayRecord(), ConfigRecord()
+        train = phase == "train"
+        configure = self.configure_train if train else self.configure_evaluate
+        messages = list(configure(round_, *none, grid))
+        self._recorder.phase(phase, round_, len(messages))
+        replies = grid.send_and_receive(messages, timeout=self._timeout)
+        (self.aggregate_train if train else self.aggregate_evaluate)(round_, replies)
+
+    def _find_start(self, grid: Grid) -> None:
+        """Cluster the silos' gradient sketches, all silos in every exchange."""
+
+        def ask(query: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            content = RecordDict()
+            put_facts(content, "order", {"round": 0})
+            if tensors:
+                put_tensors(content, "start", tensors)
+            messages = self._messages(self._consortium.names, f"query.{query}", content, 0)
+            self._recorder.phase(query, 0, len(messages))
+            return self._accepted(query, 0, grid.send_and_receive(messages, timeout=self._timeout))
+
+        em = self._config.em
+        self._start = find_clusters(
+            ask,
+            clusters=em.k_init,
+            restarts=em.sketch_restarts,
+            iterations=em.sketch_iterations,
+            seed=self._config.output.seed,
+        )
+
+    def _accepted(self, phase: str, round_: int, replies: Iterable[Message]) -> dict[str, Tensor]:
+        """Return an exchange's sums, noted in the journal; RunError for too few silos."""
+        (reply,) = replies
+        tally = Tally.of(reply)
+        self._recorder.exchanged(phase, round_, tally)
+        require(tally, self._config.rounds.min_silos, f"round {round_}, phase {phase}")
+        return sums_of(reply)
+
+    def _evaluation_due(self, round_: int) -> bool:
+        last = self._config.rounds.num_server_rounds
+        return round_ % self._config.evaluation.eval_every == 0 or round_ == last
+
+    def _sample(self, round_: int) -> list[str]:
+        rounds, seed = self._config.rounds, self._config.output.seed
+        return self._consortium.sample(rounds.fraction_train, seed, round_)
+
+    def _messages(
+        self, silos: Iterable[str], kind: str, content: RecordDict, round_: int
+    ) -> list[Message]:
+        return self._consortium.messages(silos, kind, content, round_=round_, ttl=self._timeout)
+
+    @property
+    def _timeout(self) -> float:
+        return float(self._config.rounds.phase_timeout)

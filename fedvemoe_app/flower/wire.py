@@ -1,0 +1,108 @@
+"""The wire: how tensors and small facts become Flower records, and back, bit for bit.
+
+Flower stores and moves every array of a record as an object of its own. A bank has hundreds of
+small tensors, so they travel as one flat vector per number format, with an index beside it.
+Nothing is pickled; what arrives is checked before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor
+
+from fedvemoe_app.em.round import Belief
+from fedvemoe_app.em.state import Bank
+from fedvemoe_app.errors import RunError
+
+FORMATS = {"float32": torch.float32, "float64": torch.float64, "bool": torch.bool}
+_NAMES = {dtype: name for name, dtype in FORMATS.items()}
+
+
+def put_tensors(content: RecordDict, name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Add named tensors (float32, float64 or bool, any shape) to ``content`` as ``name``."""
+    index = {key: [_NAMES[t.dtype], list(t.shape)] for key, t in sorted(tensors.items())}
+    flat = {
+        kind: np.concatenate([tensors[key].detach().cpu().reshape(-1).numpy() for key in keys])
+        for kind, keys in _by_format(index).items()
+    }
+    content[name] = ArrayRecord({kind: Array(vector) for kind, vector in flat.items()})
+    put_facts(content, f"{name}.index", index)
+
+
+def get_tensors(content: RecordDict, name: str) -> dict[str, Tensor]:
+    """Return the tensors that ``put_tensors`` added; RunError where they are missing or damaged."""
+    index = get_facts(content, f"{name}.index")
+    record = content.array_records[name]
+    tensors: dict[str, Tensor] = {}
+    for kind, keys in _by_format(index).items():
+        vector = torch.from_numpy(np.array(record[kind].numpy()))
+        sizes = [math.prod(index[key][1]) for key in keys]
+        if vector.dtype != FORMATS[kind] or vector.dim() != 1 or len(vector) != sum(sizes):
+            raise RunError(f"record {name}: its {kind} values do not match their index")
+        parts = torch.split(vector, sizes)
+        tensors |= {key: part.view(index[key][1]) for key, part in zip(keys, parts, strict=True)}
+    return tensors
+
+
+def _by_format(index: Mapping[str, Any]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for key, (kind, _) in index.items():
+        grouped.setdefault(kind, []).append(key)
+    return grouped
+
+
+def put_facts(content: RecordDict, name: str, facts: object) -> None:
+    """Add anything JSON can say to ``content`` as ``name``."""
+    content[name] = ConfigRecord({"json": json.dumps(facts)})
+
+
+def get_facts(content: RecordDict, name: str) -> Any:
+    """Return what ``put_facts`` added; RunError where it is missing or not JSON."""
+    record = content.config_records.get(name)
+    try:
+        return json.loads(str(record["json"])) if record is not None else _missing(name)
+    except (KeyError, ValueError) as error:
+        raise RunError(f"record {name} of a message is damaged") from error
+
+
+def _missing(name: str) -> Any:
+    raise RunError(f"a message without its record {name}")
+
+
+def put_bank(content: RecordDict, bank: Bank) -> None:
+    """Add the living experts and the prior."""
+    put_tensors(content, "experts", bank.experts)
+    put_tensors(content, "bank", {"alive": bank.alive, "prior": bank.prior})
+
+
+def get_bank(content: RecordDict) -> Bank:
+    """Return the bank that ``put_bank`` added."""
+    return Bank(get_tensors(content, "experts"), **get_tensors(content, "bank"))
+
+
+def put_belief(content: RecordDict, belief: Belief) -> None:
+    """Add a silo's belief (to its own memory: a belief is never sent)."""
+    share = torch.tensor(belief.share, dtype=torch.float64)
+    put_tensors(
+        content, "belief", {"predict": belief.predict, "train": belief.train, "share": share}
+    )
+
+
+def get_belief(content: RecordDict) -> Belief:
+    """Return the belief that ``put_belief`` added."""
+    stored = get_tensors(content, "belief")
+    return Belief(stored["predict"], stored["train"], float(stored["share"]))
+
+
+def size_in_bytes(content: RecordDict) -> int:
+    """Return the payload bytes of all records, without Flower's own framing."""
+    arrays = sum(record.count_bytes() for record in content.array_records.values())
+    texts = sum(record.count_bytes() for record in content.config_records.values())
+    return arrays + texts

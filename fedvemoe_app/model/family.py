@@ -1,0 +1,120 @@
+"""A silo's text seen through LoRA experts: the language model's side of ``em.family``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedvemoe_app import seeds
+from fedvemoe_app.data.batches import Example, by_length, shuffled
+from fedvemoe_app.data.encoded import EncodedTasks
+from fedvemoe_app.em import family as em
+from fedvemoe_app.model.experts import Experts, Factor
+from fedvemoe_app.model.likelihood import token_log_lik
+from fedvemoe_app.model.training import b_gradient, fit
+
+Factors = Literal["alternate", "B", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Settings of local training; see ``model.training.fit`` for their meaning."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    max_grad_norm: float = 1.0
+    gamma: float = 1.0
+    factors: Factors = "alternate"
+
+
+def factor_of(round_: int, factors: Factors) -> Factor:
+    """Return what is trained in a round (from 1): B first, for A has no gradient while B = 0."""
+    if factors != "alternate":
+        return factors
+    return "B" if round_ % 2 else "A"
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageFamily:
+    """One silo's examples under the experts of a resident base.
+
+    Parameters
+    ----------
+    name
+        The silo's name; with ``seed`` it names the stream that shuffles training batches.
+    row_cap
+        Most tokens times experts in one forward pass.
+
+    """
+
+    name: str
+    experts: Experts
+    data: EncodedTasks
+    training: Training
+    row_cap: int
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Number of target tokens of the silo's training data."""
+        return sum(example.targets for example in self.data.train)
+
+    def probe(self, experts: em.Experts, slots: Sequence[int]) -> em.Probe:
+        """Return the probe's likelihood [T, m] under the experts at ``slots``."""
+        self.experts.load(experts, range(_size(experts)))
+        log_lik, lengths = self.log_lik((*self.data.probe, *self.data.top_up), slots)
+        return em.Probe(log_lik, tuple(lengths.tolist()), held_out=len(self.data.probe))
+
+    def fit(
+        self, experts: em.Experts, slots: Sequence[int], weights: Tensor, round_: int
+    ) -> em.Fit:
+        """Train the experts at ``slots`` as a mixture with ``weights`` [m] on the silo's data."""
+        self.experts.load(experts, range(_size(experts)))
+        options = self.training
+        return fit(
+            self.experts,
+            shuffled(
+                self.data.train,
+                options.batch_size,
+                self._pad,
+                seeds.stream(self.seed, "batches", self.name, round_),
+            ),
+            slots,
+            weights,
+            factor=factor_of(round_, options.factors),
+            steps=options.steps,
+            learning_rate=options.learning_rate,
+            gamma=options.gamma,
+            max_grad_norm=options.max_grad_norm,
+            row_cap=self.row_cap,
+        )
+
+    def log_lik(self, examples: Sequence[Example], slots: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return nats per target token [N, m] under the loaded experts, and tokens per example."""
+        batches = by_length(examples, self.training.batch_size, self._pad)
+        return token_log_lik(self.experts, batches, slots, row_cap=self.row_cap)
+
+    def start_gradient(self, experts: em.Experts) -> dict[str, Tensor]:
+        """Return the gradient of the probe's mean loss with respect to B of the first expert."""
+        self.experts.load(experts, range(_size(experts)))
+        examples = (*self.data.probe, *self.data.top_up)
+        batches = by_length(examples, self.training.batch_size, self._pad)
+        return b_gradient(self.experts, batches, row_cap=self.row_cap)
+
+    @property
+    def _pad(self) -> int:
+        return int(self.experts.backbone.tokenizer.pad_token_id)
+
+
+def default_row_cap(device: torch.device) -> int:
+    """Return how many tokens times experts one forward pass should hold."""
+    return 2_000 if device.type == "cpu" else 16_000
+
+
+def _size(experts: em.Experts) -> int:
+    return len(next(iter(experts.values())))

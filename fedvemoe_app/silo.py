@@ -1,0 +1,164 @@
+"""What a silo does in each phase, without Flower: its data, its model, and one step at a time.
+
+A process keeps one base with its experts resident and serves any silo with it; what belongs to
+one silo alone (its belief, its sketch) is handed in and out and stays with the silo.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from fedvemoe_app.config import DataSettings, ModelSettings, RunConfig
+from fedvemoe_app.data.encoded import EncodedTasks, encode_tasks
+from fedvemoe_app.data.holdings import assignment_of, tasks_of
+from fedvemoe_app.em import round as em
+from fedvemoe_app.em import sketch
+from fedvemoe_app.em.state import Bank
+from fedvemoe_app.em.statistics import Assessment, Update
+from fedvemoe_app.evaluation.scores import Score
+from fedvemoe_app.evaluation.suite import evaluate
+from fedvemoe_app.model.backbone import resident
+from fedvemoe_app.model.bases import locate
+from fedvemoe_app.model.experts import Experts
+from fedvemoe_app.model.family import LanguageFamily, Training, default_row_cap
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Silo:
+    """One silo of a run, ready to work.
+
+    ``domain`` is the planted truth of the embedded bank, for reports; "" elsewhere.
+    """
+
+    name: str
+    category: str
+    domain: str
+    tasks: tuple[str, ...]
+    config: RunConfig
+    family: LanguageFamily
+
+    @property
+    def base(self) -> str:
+        """Fingerprint of the base model that this silo adapts."""
+        return self.family.experts.backbone.fingerprint
+
+    def assess(self, bank: Bank) -> tuple[em.Belief, Assessment]:
+        """Probe the bank's experts: the E-step."""
+        return em.assess(self.family, bank, inference(self.config))
+
+    def evaluate(self, belief: em.Belief) -> dict[str, Score]:
+        """Score the test examples of every task under the experts probed last."""
+        tokens = self.config.evaluation.max_new_tokens
+        return evaluate(self.family, belief, max_new_tokens=tokens)
+
+    def train(self, bank: Bank, weights: Tensor, round_: int) -> Update:
+        """Train the experts that have a weight in ``weights`` [K]: the M-step."""
+        rule = self.config.rounds.silo_weight
+        return em.train(self.family, bank, weights, round_, silo_weight=rule)  # type: ignore[arg-type]
+
+    def sketch(self, bank: Bank) -> Tensor:
+        """Return the sketch [d] of this silo's gradient at the start."""
+        gradient = self.family.start_gradient(bank.experts)
+        return sketch.project(
+            gradient, size=self.config.em.sketch_size, seed=self.config.output.seed
+        )
+
+
+def inference(config: RunConfig) -> em.Inference:
+    """Return the settings of the E-step."""
+    settings = config.em
+    return em.Inference(
+        top_m=settings.top_m,
+        rho=settings.rho,
+        predict_floor=settings.predict_floor,
+        tau=settings.tau,
+        rule=settings.responsibility_rule,  # type: ignore[arg-type]
+        kappa=settings.kappa,
+        gamma=settings.gamma,
+    )
+
+
+def training(config: RunConfig) -> Training:
+    """Return the settings of local training."""
+    return Training(
+        steps=config.rounds.local_steps,
+        batch_size=config.rounds.batch_size,
+        learning_rate=config.rounds.learning_rate,
+        max_grad_norm=config.rounds.max_grad_norm,
+        gamma=config.em.gamma,
+        factors=config.rounds.lora_factors,  # type: ignore[arg-type]
+    )
+
+
+def open_silo(config: RunConfig, index: int, silos: int) -> Silo:
+    """Return silo ``index`` of ``silos``, its base and experts resident in this process."""
+    plan = assignment_of(config.data, config.output.seed, silos).silos[index]
+    experts = resident_experts(config.model, config.em.k_max)
+    tasks = tasks_of(config.data, config.output.seed, silos, index)
+    family = LanguageFamily(
+        name=plan.name,
+        experts=experts,
+        data=_encoded(config, index, silos),
+        training=training(config),
+        row_cap=config.rounds.row_cap or default_row_cap(experts.backbone.device),
+        seed=config.output.seed,
+    )
+    domains = {task.domain for task in tasks}
+    return Silo(
+        name=plan.name,
+        category=plan.category,
+        domain=domains.pop() if len(domains) == 1 else "",
+        tasks=tuple(task.name for task in tasks),
+        config=config,
+        family=family,
+    )
+
+
+_resident: dict[tuple[ModelSettings, int], Experts] = {}
+
+
+def resident_experts(settings: ModelSettings, slots: int) -> Experts:
+    """Return this process's one set of experts on its one base; another call frees the last."""
+    if (settings, slots) not in _resident:
+        for experts in _resident.values():
+            experts.close()
+        _resident.clear()
+        _resident[settings, slots] = _load_experts(settings, slots)
+    return _resident[settings, slots]
+
+
+def _load_experts(settings: ModelSettings, slots: int) -> Experts:
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    backbone = resident(
+        locate(settings.model_name),
+        dtype=settings.dtype,
+        use_4bit=settings.use_4bit,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        device=settings.device,
+    )
+    return Experts(
+        backbone,
+        slots=slots,
+        rank=settings.lora_rank,
+        alpha=settings.lora_alpha,
+        target_modules=settings.targets,
+    )
+
+
+@lru_cache(maxsize=32)
+def _encoded(config: RunConfig, index: int, silos: int) -> EncodedTasks:
+    data: DataSettings = config.data
+    tokenizer = resident_experts(config.model, config.em.k_max).backbone.tokenizer
+    return encode_tasks(
+        tokenizer,
+        tasks_of(data, config.output.seed, silos, index),
+        seq_len=data.seq_len,
+        probe_tokens=config.em.probe_tokens,
+        eval_examples=config.evaluation.eval_examples,
+        generate_examples=config.evaluation.generate_examples,
+    )
