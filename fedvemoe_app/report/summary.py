@@ -1,0 +1,107 @@
+"""The table a run ends with: silos, totals, and whether the planted domains were found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from sklearn.metrics import normalized_mutual_info_score
+
+from fedvemoe_app.report.journal import Run, summarize
+from fedvemoe_app.report.live import duration
+from fedvemoe_app.report.rows import ClientRow
+
+UNKNOWN = "-"
+
+
+def print_summary(run: Run, console: Console, pictures: Sequence[Path] = ()) -> None:
+    """Print the silos, the totals, where the run lies and which pictures were drawn."""
+    if run.last_clients:
+        console.print(_silos(run))
+    console.print(_totals(run))
+    console.print(f"run       {escape(str(run.folder))}", soft_wrap=True, highlight=False)
+    for path in pictures:
+        console.print(f"picture   {escape(str(path))}", soft_wrap=True, highlight=False)
+
+
+def recovery(run: Run) -> float | None:
+    """Return how well main experts tell the planted domains apart, in [0, 1].
+
+    Normalised mutual information between each silo's main expert and its ``domain``; None where
+    no silo reports both.
+    """
+    rows = [row for row in run.last_clients.values() if row.get("domain")]
+    pairs = [(main[0], row["domain"]) for row in rows if (main := main_expert(row))]
+    if not pairs:
+        return None
+    experts, domains = zip(*pairs, strict=True)
+    return float(normalized_mutual_info_score(domains, experts))
+
+
+def main_expert(row: ClientRow) -> tuple[int, float] | None:
+    """Return the slot with the largest responsibility and its weight; None where not reported."""
+    weights = row.get("responsibilities")
+    if not weights:
+        return None
+    slot = max(range(len(weights)), key=lambda k: weights[k] or 0.0)
+    return slot, weights[slot] or 0.0
+
+
+def _silos(run: Run) -> Table:
+    table = Table(title="Silos", title_justify="left", title_style="bold")
+    for name in ("silo", "category"):
+        table.add_column(name)
+    for name in ("ppl", "ROUGE-L", "exact match", "main expert", "negative transfer"):
+        table.add_column(name, justify="right")
+    first = run.first_clients
+    for name, row in run.last_clients.items():
+        main = main_expert(row)
+        table.add_row(
+            escape(name),
+            escape(row.get("category") or UNKNOWN),
+            _change(first[name].get("ppl"), row.get("ppl")),
+            _number(row.get("rouge_l"), 1),
+            _number(row.get("exact_match"), 1),
+            f"{main[0]} ({main[1]:.2f})" if main else UNKNOWN,
+            _number(row.get("negative_transfer"), 3, sign=True),
+        )
+    return table
+
+
+def _totals(run: Run) -> Table:
+    summary = summarize(run)
+    first, last = summary["first"], summary["last"]
+    table = Table(title="Run", title_justify="left", title_style="bold", show_header=False)
+    rows = {
+        "strategy": summary["strategy"] or UNKNOWN,
+        "rounds": str(summary["rounds"]),
+        "silos": _number(summary["silos"], 0),
+        "ppl, all silos": _change(first["ppl"], last["ppl"]),
+        "ppl, worst silo": _change(first["ppl_worst"], last["ppl_worst"]),
+        "ROUGE-L": _change(first["rouge_l"], last["rouge_l"], digits=1),
+        "exact match": _change(first["exact_match"], last["exact_match"], digits=1),
+        "negative transfer": _share(last["negative_transfer_share"]),
+        "experts alive": _number(summary["experts_alive"], 0),
+        "domains found (NMI)": _number(recovery(run), 2),
+        "wall time": duration(summary["wall_seconds"]),
+    }
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    return table
+
+
+def _number(value: float | None, digits: int, sign: bool = False) -> str:
+    if value is None:
+        return UNKNOWN
+    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+
+
+def _change(first: float | None, last: float | None, digits: int = 2) -> str:
+    return f"{_number(first, digits)} \N{RIGHTWARDS ARROW} {_number(last, digits)}"
+
+
+def _share(value: float | None) -> str:
+    return "no local baseline" if value is None else f"{100 * value:.0f} % of silos"
