@@ -1,0 +1,55 @@
+# Fed-VEMoE. `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# torch first and by itself: pip then keeps it, where a plain install could fetch a CUDA build of
+# several gigabytes. Choose another build with: make install TORCH='torch==... --index-url ...'
+TORCH ?= torch==2.13.0
+SILOS ?= 12
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check format bench docs clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/installed ## make .venv with all that a run needs
+
+demo: $(VENV)/installed ## run the main job on the embedded tasks and model; pictures and a summary
+	$(BIN)/fedvemoe run --silos $(SILOS)
+
+test: $(VENV)/installed-dev ## run the default tests: no network, no GPU, under 10 minutes
+	$(BIN)/pytest
+
+test-slow: $(VENV)/installed-dev ## run the tests that take longer
+	$(BIN)/pytest -m slow
+
+check: $(VENV)/installed-dev ## lint, types, and the default tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: $(VENV)/installed-dev ## put the code into its one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed-dev ## run the benchmarks; each prints a table and writes JSON
+	$(BIN)/python -m benchmarks.round
+
+docs: $(VENV)/installed ## write docs/configuration.md from the settings
+	$(BIN)/fedvemoe settings > docs/configuration.md
+
+clean: ## remove the environment and caches, never results
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -1,0 +1,130 @@
+"""The command line: ``fedvemoe ...``. Each command reads its arguments, calls one thing, prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fedvemoe_app.config import RunConfig
+from fedvemoe_app.errors import FedVemoeError
+from fedvemoe_app.overrides import gather
+
+app = typer.Typer(
+    help="Federated variational EM over a shared bank of LoRA experts.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+)
+data = typer.Typer(help="Look at task banks.", no_args_is_help=True)
+base = typer.Typer(help="Build base models.", no_args_is_help=True)
+app.add_typer(data, name="data")
+app.add_typer(base, name="base")
+
+SettingsFile = Annotated[
+    Path | None, typer.Option("--run-config", "-c", help="TOML file of settings.")
+]
+Words = Annotated[
+    list[str] | None, typer.Argument(help="Settings as key=value; see docs/configuration.md.")
+]
+Silos = Annotated[int, typer.Option(help="Number of silos.", min=1)]
+
+
+@app.command()
+def run(
+    settings: Words = None,
+    run_config: SettingsFile = None,
+    silos: Silos = 12,
+    cpus_per_silo: Annotated[int, typer.Option(help="CPUs of one silo's process.", min=1)] = 1,
+    gpus_per_silo: Annotated[float, typer.Option(help="GPUs of one silo, may be 0.5.")] = 0.0,
+) -> None:
+    """Run a simulated federation, show its progress, and end with a summary and pictures.
+
+    Examples: [bold]fedvemoe run[/bold] on the embedded tasks;
+    [bold]fedvemoe run --silos 5 dataset-name=./tasks num-server-rounds=20[/bold] on a folder;
+    [bold]fedvemoe run -c simulation.toml --silos 5 --gpus-per-silo 0.5[/bold] on a GPU.
+    """
+    from fedvemoe_app.flower.simulation import Resources
+    from fedvemoe_app.launch import launch
+
+    console = Console()
+    with _errors(console):
+        config = RunConfig.from_flat(gather(RunConfig, run_config, settings or []))
+        launch(config, Resources(silos, cpus_per_silo, gpus_per_silo), console)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run's folder, <log-dir>/<run name>.")],
+) -> None:
+    """Draw the pictures of a run anew and print its summary, from its journal alone."""
+    from fedvemoe_app.report.journal import read_run
+    from fedvemoe_app.report.plots import draw_all
+    from fedvemoe_app.report.summary import print_summary
+
+    console = Console()
+    with _errors(console):
+        found = read_run(folder)
+        print_summary(found, console, draw_all(found))
+
+
+@app.command("settings")
+def settings_() -> None:
+    """Print every setting with its default and meaning, as docs/configuration.md has it."""
+    from fedvemoe_app.reference import settings_table
+
+    print(settings_table(), end="")
+
+
+@data.command()
+def inspect(settings: Words = None, run_config: SettingsFile = None, silos: Silos = 12) -> None:
+    """Show a bank's tasks, their lengths and matches, and which silo would hold which.
+
+    Example: [bold]fedvemoe data inspect --silos 5 dataset-name=./tasks[/bold]
+    """
+    from fedvemoe_app.data import inspect as inspection
+    from fedvemoe_app.data.holdings import assignment_of, bank_of
+
+    console = Console()
+    with _errors(console):
+        config = RunConfig.from_flat(gather(RunConfig, run_config, settings or []))
+        seed = config.output.seed
+        bank = bank_of(config.data, seed)
+        assignment = assignment_of(config.data, seed, silos)
+        inspection.render(inspection.report(bank, assignment), console)
+
+
+@base.command()
+def build(
+    bank: Annotated[
+        str, typer.Option(help="Task folder, hub name, or builtin:tasks.")
+    ] = "builtin:tasks",
+    size: Annotated[str, typer.Option(help="tiny or small.")] = "tiny",
+    seed: Annotated[int, typer.Option(help="Seed of weights and batches.", min=0)] = 0,
+) -> None:
+    """Build a small base model and tokenizer from a bank's tasks, and print where it lies.
+
+    Example: [bold]fedvemoe base build --bank ./tasks --size tiny[/bold]
+    """
+    from fedvemoe_app.launch import build_from_bank
+
+    console = Console()
+    with _errors(console):
+        folder = build_from_bank(bank, size, seed, console)
+        console.print(
+            f"base model: [bold]{folder}[/bold]\nuse it with: model-name={folder}", soft_wrap=True
+        )
+
+
+@contextmanager
+def _errors(console: Console) -> Iterator[None]:
+    """Turn an error meant for the user into one readable reason and exit code 1."""
+    try:
+        yield
+    except FedVemoeError as error:
+        console.print(f"[bold red]error:[/bold red] {error}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1) from None

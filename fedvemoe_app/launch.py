@@ -1,0 +1,103 @@
+"""What ``fedvemoe run`` and ``fedvemoe base build`` do around the real work: check, build, show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fedvemoe_app.config import RunConfig
+from fedvemoe_app.data import builtin
+from fedvemoe_app.data.bank import open_bank
+from fedvemoe_app.errors import RunError, SettingError
+from fedvemoe_app.flower.run import check
+from fedvemoe_app.flower.simulation import Resources, simulate
+from fedvemoe_app.model.base_build import build_base
+from fedvemoe_app.model.bases import locate
+from fedvemoe_app.report.journal import read_run
+from fedvemoe_app.report.live import follow
+from fedvemoe_app.report.summary import print_summary
+
+Step = Callable[[int, int, float], None]
+LOG = "flower.log"
+
+
+def launch(config: RunConfig, resources: Resources, console: Console) -> Path:
+    """Simulate a run, showing progress, and print its summary; return its folder.
+
+    Raises
+    ------
+    FedVemoeError
+        With one readable reason, before any long work where it can be known then.
+    """
+    if resources.silos < config.rounds.min_silos:
+        raise SettingError(
+            f"--silos {resources.silos} is below min-silos = {config.rounds.min_silos}: "
+            "start more silos, or lower min-silos"
+        )
+    config = _named(config)
+    folder = Path(config.output.log_dir) / config.output.run_name
+    if folder.exists():
+        raise RunError(f"the run folder {folder} exists already: choose another run-name")
+    check(config, resources.silos)
+    with _bar(console, "building the base model") as step:
+        locate(config.model.model_name, step)
+    _simulate(config, resources, folder, console)
+    return folder
+
+
+def _named(config: RunConfig) -> RunConfig:
+    """Give the run a name where the user gave none, so that its folder is known from here."""
+    output = config.output
+    name = output.run_name or f"{datetime.now():%Y%m%d-%H%M%S}"
+    log_dir = str(Path(output.log_dir).absolute())
+    return replace(config, output=replace(output, run_name=name, log_dir=log_dir))
+
+
+def _simulate(config: RunConfig, resources: Resources, folder: Path, console: Console) -> None:
+    log = folder.with_name(f"{folder.name}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    console.print(f"starting Flower with {resources.silos} silos", highlight=False)
+    reasons: list[str] = []
+
+    def watch(running: Callable[[], bool]) -> None:
+        state = follow(folder, console, running)
+        reasons.append(state.reason)
+
+    try:
+        simulate(config.to_flat(), resources, log, watch)
+    except RunError as error:
+        raise RunError("; ".join(filter(None, [*reasons, str(error)]))) from error
+    log.rename(folder / LOG)
+    pictures = sorted((folder / "plots").glob("*.png"))
+    print_summary(read_run(folder), console, pictures)
+
+
+def build_from_bank(bank: str, size: str, seed: int, console: Console) -> Path:
+    """Build a base model from a bank's tasks (for ``builtin:tasks``: from its public part)."""
+    if bank == "builtin:tasks":
+        tasks = builtin.public_tasks()
+    else:
+        opened = open_bank(bank)
+        tasks = opened.load([card.name for card in opened.catalogue])
+    with _bar(console, f"building a {size} base model") as step:
+        return build_base(tasks, size=size, seed=seed, on_progress=step)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _bar(console: Console, title: str) -> Iterator[Step]:
+    """Show a progress bar from the first step on; nothing where no step is taken."""
+    columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, TextColumn("{task.fields[loss]}"), console=console) as progress:
+        bar = progress.add_task("", visible=False, loss="")
+
+        def step(done: int, steps: int, loss: float) -> None:
+            shown = f"loss {loss:.2f}"
+            progress.update(bar, completed=done, total=steps, visible=True, loss=shown)
+
+        yield step

@@ -1,0 +1,98 @@
+"""How the adapters get onto the base: PEFT puts stacked layers in place of the linear ones."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from fedvemoe_app.errors import RunError, SettingError
+from fedvemoe_app.model.stacked_layers import layer_types
+
+ALL_LINEAR = "all-linear"
+
+
+def adapter_name(slot: int) -> str:
+    """Return the PEFT adapter name of a slot."""
+    return f"slot_{slot:02d}"
+
+
+def lora_layers(model: nn.Module) -> dict[str, Any]:
+    """Return the LoRA layers of a base by module path."""
+    return {path: part for path, part in model.named_modules() if isinstance(part, LoraLayer)}
+
+
+def attach(
+    model: nn.Module, slots: int, rank: int, alpha: float, target_modules: str | Sequence[str]
+) -> PeftModel:
+    """Put ``slots`` adapters on the base, their weights still empty.
+
+    Raises
+    ------
+    SettingError
+        If the target modules do not exist or are not linear layers below the head.
+    RunError
+        If the base carries adapters already.
+    """
+    if lora_layers(model):
+        raise RunError("this base model already carries experts: close them first")
+    targets = target_modules if isinstance(target_modules, str) else list(target_modules)
+    if targets != ALL_LINEAR:
+        _check_targets(model, targets)
+    peft = _first_adapter(model, _lora_config(model, rank, alpha, targets))
+    for slot in range(1, slots):
+        config = _lora_config(model, rank, alpha, targets)
+        peft.add_adapter(adapter_name(slot), config, low_cpu_mem_usage=True)
+    model.eval()  # new layers come in training mode
+    return peft
+
+
+def _first_adapter(model: Any, config: LoraConfig) -> PeftModel:
+    """Wrap the base; empty weights draw no random numbers and fill no memory twice."""
+    with warnings.catch_warnings():
+        # PEFT asks transformers for a property under its old name.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
+        return get_peft_model(model, config, adapter_name(0), low_cpu_mem_usage=True)
+
+
+def _lora_config(model: nn.Module, rank: int, alpha: float, targets: str | list[str]) -> LoraConfig:
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT divides it by the rank
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )
+    four_bit = bool(getattr(model, "is_loaded_in_4bit", False))
+    config._register_custom_module(layer_types(four_bit=four_bit))
+    return config
+
+
+def _check_targets(model: Any, targets: str | list[str]) -> None:
+    wanted = [targets] if isinstance(targets, str) else targets
+    linear = {
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not model.get_output_embeddings()
+    }
+    for target in wanted:
+        found = [path for path, _ in model.named_modules() if _matches(target, path, targets)]
+        wrong = next((path for path in found if path not in linear), None)
+        if wrong or not found:
+            known = ", ".join(sorted({path.rpartition(".")[2] for path in linear}))
+            problem = f"is no linear layer below the head ({wrong})" if wrong else "does not exist"
+            raise SettingError(
+                f"target module {target} {problem} in this base model, which has {known}"
+            )
+
+
+def _matches(target: str, path: str, targets: str | list[str]) -> bool:
+    if isinstance(targets, str):
+        return re.fullmatch(target, path) is not None
+    return path == target or path.endswith(f".{target}")

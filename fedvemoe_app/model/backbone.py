@@ -1,0 +1,228 @@
+"""The frozen base model: loading, freezing, 4-bit quantisation, one resident per process."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.hub import cached_file
+
+from fedvemoe_app.errors import BaseModelError
+from fedvemoe_app.model.fingerprint import fingerprint
+from fedvemoe_app.model.head import Head, check_head
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+_BLOCK = 64  # weights per NF4 quantisation block
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A causal language model that is never trained, in eval mode, and what belongs to it.
+
+    ``fingerprint`` is the same for every dtype and quantisation. ``checkpointed`` says
+    whether training recomputes activations to save memory (see ``checkpointing``).
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    fingerprint: str
+    device: torch.device
+    checkpointed: bool = False
+
+    @property
+    def head(self) -> Head:
+        """The output layer."""
+        return Head.of(self.model)
+
+    @contextmanager
+    def checkpointing(self) -> Iterator[None]:
+        """Recompute layers in the backward pass, where the backbone was loaded to do so.
+
+        Only the layer wrappers enter training mode: dropout inside them stays off. The
+        reentrant form is silently wrong with stacked experts, so it is never used.
+        """
+        layers = _checkpointable(self.model) if self.checkpointed else []
+        for layer in layers:
+            layer.gradient_checkpointing = layer.training = True
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.gradient_checkpointing = layer.training = False
+
+
+def load_backbone(
+    name_or_folder: str,
+    *,
+    dtype: Dtype = "auto",
+    use_4bit: bool = False,
+    gradient_checkpointing: bool = False,
+    device: str = "auto",
+) -> Backbone:
+    """Load a base from the hub or a folder, frozen.
+
+    Parameters
+    ----------
+    dtype
+        Of weights and activations. "auto": float32 on a CPU, bfloat16 on an accelerator and
+        wherever ``use_4bit``.
+    use_4bit
+        NF4 with double quantisation (bitsandbytes), computing in ``dtype``.
+
+    Raises
+    ------
+    BaseModelError
+        If the base is unknown, has no EOS token, cannot be quantised or checkpointed, or
+        bitsandbytes is absent.
+    """
+    place = torch.device(_device_name(device))
+    kind = _resolve_dtype(dtype, place, use_4bit)
+    folder = base_folder(name_or_folder)
+    tokenizer = _load_tokenizer(name_or_folder)
+    model = _load_model(name_or_folder, kind, use_4bit, place)
+    _settle_padding(model, tokenizer, name_or_folder)
+    if use_4bit:
+        _prepare_4bit(model, name_or_folder)
+    model.requires_grad_(False).eval()
+    # The base's own sampling defaults (temperature, penalties) are no part of our decoding.
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        eos_token_id=_stop_tokens(model, tokenizer), pad_token_id=tokenizer.pad_token_id
+    )
+    if gradient_checkpointing and not _checkpointable(model):
+        raise BaseModelError(f"{name_or_folder} does not support gradient checkpointing")
+    check_head(model, name_or_folder)
+    return Backbone(
+        name_or_folder, model, tokenizer, fingerprint(folder), place, gradient_checkpointing
+    )
+
+
+def _device_name(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _resolve_dtype(dtype: Dtype, device: torch.device, use_4bit: bool) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if use_4bit or device.type != "cpu" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+
+
+def base_folder(name: str) -> Path:
+    """Return the local folder that holds the base's files, downloading the config if needed."""
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise BaseModelError(f"{name} is no base model: config.json is missing")
+    try:
+        return Path(str(cached_file(name, "config.json"))).parent
+    except (OSError, ValueError) as error:
+        raise BaseModelError(
+            f"{name} is neither a folder nor a model this machine can get from the hub ({error})"
+        ) from error
+
+
+def _load_tokenizer(name: str) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{name} has no tokenizer that can be loaded ({error})") from error
+    if tokenizer.eos_token_id is None:
+        raise BaseModelError(f"the tokenizer of {name} has no EOS token: answers could not end")
+    return tokenizer
+
+
+def _settle_padding(model: Any, tokenizer: Any, name: str) -> None:
+    """Pad with EOS where the tokenizer has no padding token, or one the base has not learned."""
+    known = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.eos_token_id >= known:
+        raise BaseModelError(
+            f"{name}: EOS is token {tokenizer.eos_token_id}, but the base has only {known} "
+            "embeddings: base and tokenizer do not belong together"
+        )
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= known:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def _load_model(name: str, dtype: torch.dtype, use_4bit: bool, device: torch.device) -> Any:
+    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}}
+    if use_4bit:
+        options["quantization_config"] = _four_bit_config(dtype)
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{name} cannot be loaded as a causal model ({error})") from error
+
+
+def _four_bit_config(dtype: torch.dtype) -> BitsAndBytesConfig:
+    if find_spec("bitsandbytes") is None:
+        raise BaseModelError("use-4bit needs bitsandbytes: pip install 'fedvemoe[gpu]'")
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _prepare_4bit(model: Any, name: str) -> None:
+    """Check and tame the quantised layers; bitsandbytes is imported only here."""
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for path, layer in model.named_modules():
+        if not isinstance(layer, Linear4bit):
+            continue
+        if layer.in_features % _BLOCK:
+            raise BaseModelError(
+                f"{name}: {path} has {layer.in_features} inputs, not a multiple of {_BLOCK}: "
+                "set use-4bit = false"
+            )
+        # Otherwise an evaluation repacks the weights in place, and training after it gets
+        # wrong gradients without an error.
+        layer.support_avx512bf16_for_cpu = False
+
+
+def _stop_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Return every token that ends an answer: the tokenizer's EOS and the base's own."""
+    own = model.generation_config.eos_token_id
+    own = [] if own is None else own if isinstance(own, list) else [own]
+    return sorted({tokenizer.eos_token_id, *own})
+
+
+def _checkpointable(model: Any) -> list[Any]:
+    return [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
+
+
+_resident: dict[tuple[Any, ...], Backbone] = {}
+
+
+def resident(name: str, **options: Any) -> Backbone:
+    """Return the process's one loaded base; asking for another frees it first.
+
+    Takes ``load_backbone``'s arguments. Whoever holds experts on the old base must close
+    them and drop them before the memory is free.
+    """
+    key = (name, *sorted(options.items()))
+    if key not in _resident:
+        _resident.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        _resident[key] = load_backbone(name, **options)
+    return _resident[key]

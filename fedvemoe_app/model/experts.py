@@ -1,0 +1,222 @@
+"""The bank's experts: K LoRA adapters side by side on one frozen base.
+
+A slot is a PEFT adapter called ``slot_00``, ``slot_01``, ... Tensors travel stacked along a
+first expert axis, under names ``<module path>.A`` [K, r, in] and ``<module path>.B``
+[K, out, r]. Inside ``active(slots)`` the base's forward pass takes expert-major rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedvemoe_app.errors import RunError
+from fedvemoe_app.model.adapter_files import read_adapter, write_adapter
+from fedvemoe_app.model.attachment import ALL_LINEAR, adapter_name, attach, lora_layers
+from fedvemoe_app.model.backbone import Backbone
+from fedvemoe_app.model.stacked_layers import Selection
+from fedvemoe_app.seeds import stream
+
+Factor = Literal["A", "B", "both"]
+
+
+class Experts:
+    """``slots`` LoRA experts attached to a base; all start at zero (see ``initial``).
+
+    Parameters
+    ----------
+    target_modules
+        "all-linear" (all linear layers but the output head), a list of module names, or a
+        regular expression over module paths.
+
+    Raises
+    ------
+    SettingError
+        If the target modules do not exist or are not linear layers below the head.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        slots: int,
+        rank: int,
+        alpha: float,
+        target_modules: str | Sequence[str] = ALL_LINEAR,
+    ) -> None:
+        self.backbone = backbone
+        self.slots = slots
+        self.rank = rank
+        self.alpha = alpha
+        self._selection = Selection()
+        self._peft = attach(backbone.model, slots, rank, alpha, target_modules)
+        self._parameters = self._table()
+
+    def _table(self) -> dict[str, list[nn.Parameter]]:
+        """Make zero float32 masters and list them: tensor name -> one parameter per slot."""
+        table: dict[str, list[nn.Parameter]] = {}
+        for path, layer in lora_layers(self.backbone.model).items():
+            layer.selection = self._selection
+            device = _home(layer.get_base_layer().weight.device)
+            for factor, modules in (("A", layer.lora_A), ("B", layer.lora_B)):
+                table[f"{path}.{factor}"] = [
+                    _zero_master(modules[adapter_name(slot)], device) for slot in range(self.slots)
+                ]
+        return table
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Tensor names, A before B, in the order of the base's layers."""
+        return tuple(self._parameters)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes with the expert axis first: A [K, r, in], B [K, out, r]."""
+        return {name: (self.slots, *stack[0].shape) for name, stack in self._parameters.items()}
+
+    def initial(self, seed: int) -> dict[str, Tensor]:
+        """Return LoRA's start: one kaiming-uniform A for all slots, B zero; equal everywhere.
+
+        A is uniform in +-1/sqrt(in), which is PEFT's default. Each module has a stream of
+        its own, so the draw does not depend on the machine or on the other modules.
+        """
+        start = {}
+        for name, (slots, *shape) in self.shapes.items():
+            start[name] = torch.zeros(slots, *shape)
+            if name.endswith(".A"):
+                bound = 1 / np.sqrt(shape[1])
+                drawn = stream(seed, "lora", name).uniform(-bound, bound, shape)
+                start[name][:] = torch.from_numpy(drawn)
+        return start
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor], slots: Sequence[int] | None = None) -> None:
+        """Copy stacked tensors [len(slots), ...] into the slots (all by default).
+
+        Names that are absent keep their values, so one factor may be loaded alone.
+
+        Raises
+        ------
+        RunError
+            If a name is unknown or a shape (rank, expert axis) differs.
+        """
+        slots = range(self.slots) if slots is None else slots
+        for name, stack in tensors.items():
+            self._check_tensor(name, stack, len(slots))
+            for slot, tensor in zip(slots, stack, strict=True):
+                self._parameters[name][slot].copy_(tensor)
+
+    def _check_tensor(self, name: str, stack: Tensor, experts: int) -> None:
+        if name not in self._parameters:
+            raise RunError(f"{name} is no tensor of these experts: other base or target modules?")
+        expected = (experts, *self._parameters[name][0].shape)
+        if tuple(stack.shape) != expected:
+            raise RunError(
+                f"{name} has shape {tuple(stack.shape)}, expected {expected}: experts of one "
+                f"bank share one LoRA rank, here {self.rank}"
+            )
+
+    @torch.no_grad()
+    def state(self, slots: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """Return copies of the slots' tensors, stacked, float32 on the CPU."""
+        slots = range(self.slots) if slots is None else slots
+        return {
+            name: torch.stack([stack[slot].detach() for slot in slots]).cpu()
+            for name, stack in self._parameters.items()
+        }
+
+    @contextmanager
+    def active(self, slots: Sequence[int]) -> Iterator[Any]:
+        """Let the base take rows [m*B, T] and apply slot ``slots[j]`` to rows j*B..(j+1)*B.
+
+        A backward pass with gradient checkpointing runs layers again: keep it inside.
+        """
+        self._check_slots(slots)
+        previous = self._selection.adapters
+        self._selection.adapters = tuple(adapter_name(slot) for slot in slots)
+        try:
+            yield self.backbone.model
+        finally:
+            self._selection.adapters = previous
+
+    def _check_slots(self, slots: Sequence[int]) -> None:
+        if not slots or not all(0 <= slot < self.slots for slot in slots):
+            raise ValueError(f"slots {list(slots)} are not among the {self.slots} slots")
+
+    def train_factor(self, factor: Factor, slots: Sequence[int]) -> dict[str, list[nn.Parameter]]:
+        """Let gradients reach ``factor`` of ``slots`` and nothing else; return those parameters.
+
+        The lists hold one parameter per slot, in the order of ``slots``.
+        """
+        self._check_slots(slots)
+        self.freeze()
+        endings = (".A", ".B") if factor == "both" else (f".{factor}",)
+        chosen = {
+            name: [stack[slot] for slot in slots]
+            for name, stack in self._parameters.items()
+            if name.endswith(endings)
+        }
+        for stack in chosen.values():
+            for parameter in stack:
+                parameter.requires_grad_(True)
+        return chosen
+
+    def freeze(self) -> None:
+        """Stop gradients everywhere and drop those that are left."""
+        for stack in self._parameters.values():
+            for parameter in stack:
+                parameter.requires_grad_(False)
+                parameter.grad = None
+
+    def save(self, slot: int, folder: Path | str) -> None:
+        """Write one slot as a standard PEFT adapter folder."""
+        config: Any = copy(self._peft.peft_config[adapter_name(slot)])
+        config.base_model_name_or_path = self.backbone.name
+        config.inference_mode = True
+        if isinstance(config.target_modules, set):  # a set has no order; the file should
+            config.target_modules = sorted(config.target_modules)
+        tensors = {name: stack[slot].detach().cpu() for name, stack in self._parameters.items()}
+        write_adapter(folder, config, tensors)
+
+    def load_folder(self, slot: int, folder: Path | str) -> None:
+        """Fill one slot from a PEFT adapter folder.
+
+        Raises
+        ------
+        RunError
+            If the folder holds another rank, alpha or set of modules.
+        """
+        config, tensors = read_adapter(folder)
+        if (config.r, config.lora_alpha) != (self.rank, self.alpha):
+            raise RunError(
+                f"{folder}: rank {config.r} and alpha {config.lora_alpha}, but this bank has "
+                f"rank {self.rank} and alpha {self.alpha}"
+            )
+        missing = self._parameters.keys() - tensors.keys()
+        if missing:
+            raise RunError(f"{folder}: {min(missing)} is missing (other target modules?)")
+        self.load({name: tensor[None] for name, tensor in tensors.items()}, [slot])
+
+    def close(self) -> None:
+        """Take the adapters off; the base is as it was and takes other experts."""
+        self._peft.unload()
+        self._parameters = {}
+
+
+def _zero_master(module: nn.Module, device: torch.device) -> nn.Parameter:
+    shape = module.get_parameter("weight").shape
+    master = nn.Parameter(torch.zeros(shape, device=device), requires_grad=False)
+    module.register_parameter("weight", master)
+    return master
+
+
+def _home(device: torch.device) -> torch.device:
+    """Return where an expert lives: with its layer, but on the CPU under a base without weights."""
+    return torch.device("cpu") if device.type == "meta" else device

@@ -1,0 +1,71 @@
+"""The probe: what every expert thinks of every target token, log p_k(y_t | y_<t, x)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from fedvemoe_app.data.batches import Batch
+from fedvemoe_app.model.experts import Experts
+from fedvemoe_app.model.head import is_target, target_hidden, target_tokens
+
+
+def token_log_lik(
+    experts: Experts, batches: Iterable[Batch], slots: Sequence[int], *, row_cap: int
+) -> tuple[Tensor, Tensor]:
+    """Return the log-likelihoods of all target tokens under each slot.
+
+    Parameters
+    ----------
+    row_cap
+        Largest number of token rows (sequences x padded length x experts) of one forward
+        pass; a single longer sequence still goes through. Start at 2,000 on a CPU, at
+        16,000 on an accelerator.
+
+    Returns
+    -------
+    log_lik
+        [N, m], float64 nats on the CPU, ordered by the examples' rows, then by position.
+    lengths
+        [examples], int64: target tokens of each example, in the same order.
+    """
+    by_row: dict[int, Tensor] = {}
+    for batch in batches:
+        log_lik = _batch_log_lik(experts, batch, slots, row_cap)
+        counts = is_target(batch.labels).sum(dim=1).tolist()
+        by_row.update(zip(batch.rows, torch.split(log_lik, counts), strict=True))
+    ordered = [by_row[row] for row in sorted(by_row)]
+    lengths = torch.tensor([len(tokens) for tokens in ordered], dtype=torch.long)
+    return torch.cat([torch.empty(0, len(slots), dtype=torch.float64), *ordered]), lengths
+
+
+def _batch_log_lik(experts: Experts, batch: Batch, slots: Sequence[int], row_cap: int) -> Tensor:
+    """Return [N, m] for one batch, tokens in its own order, in blocks of at most ``row_cap``."""
+    sequences, length = batch.input_ids.shape
+    fit = max(1, row_cap // length)  # sequences x experts of one forward pass
+    group = min(len(slots), max(1, fit // sequences))
+    size = max(1, fit // group)
+    columns = [
+        [
+            _block(experts, batch, slice(first, first + size), slots[start : start + group])
+            for first in range(0, sequences, size)
+        ]
+        for start in range(0, len(slots), group)
+    ]
+    return torch.cat([torch.cat(column) for column in columns], dim=1)
+
+
+@torch.no_grad()
+def _block(experts: Experts, batch: Batch, rows: slice, slots: Sequence[int]) -> Tensor:
+    """Return [N, m], float64 on the CPU, of some rows under some slots: one forward pass."""
+    backbone, head = experts.backbone, experts.backbone.head
+    input_ids = batch.input_ids[rows].to(backbone.device)
+    labels = batch.labels[rows].to(backbone.device)
+    with experts.active(slots) as model:
+        hidden = target_hidden(model, input_ids, labels, len(slots))
+    targets = target_tokens(labels)
+    parts = [head.log_lik(hidden[:, chunk], targets[chunk]) for chunk in head.chunks(hidden)]
+    empty = torch.empty(len(slots), 0, device=backbone.device)
+    return torch.cat([empty, *parts], dim=1).T.double().cpu()

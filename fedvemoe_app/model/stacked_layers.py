@@ -1,0 +1,81 @@
+"""Linear layers that apply m LoRA experts at once: one base product, two grouped products.
+
+Rows come expert-major: the first 1/m of them belong to the first selected expert, and so on.
+The base weight is read once for all rows. Each class is the PEFT layer of the same base type
+with another ``forward``, so parameters, names and files stay PEFT's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners import lora
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+
+@dataclass(slots=True)
+class Selection:
+    """The adapters that the rows of the next forward pass belong to; all layers share one."""
+
+    adapters: tuple[str, ...] = ()
+
+
+class StackedLora:
+    """``forward`` over expert-major rows; with nothing selected, the frozen base alone."""
+
+    selection: Selection
+    base_layer: nn.Module
+    lora_A: nn.ModuleDict  # noqa: N815
+    lora_B: nn.ModuleDict  # noqa: N815
+    scaling: dict[str, float]
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return ``base(x) + scaling * B_k A_k x`` for rows ``x [m*B, ..., in]``."""
+        result = self.base_layer(x, *args, **kwargs)
+        adapters = self.selection.adapters
+        return _add_experts(self, adapters, x, result) if adapters else result
+
+
+def _add_experts(layer: StackedLora, adapters: tuple[str, ...], x: Tensor, base: Tensor) -> Tensor:
+    experts = len(adapters)
+    if x.shape[0] % experts:
+        raise ValueError(f"{x.shape[0]} rows cannot be shared out evenly among {experts} experts")
+    # Adapters are cast down to the activations, not the activations up to the adapters.
+    A = _stack(layer.lora_A, adapters).to(x.dtype)  # [m, r, in]
+    B = _stack(layer.lora_B, adapters).to(x.dtype)  # [m, out, r]
+    low_rank = torch.bmm(x.reshape(experts, -1, x.shape[-1]), A.mT)  # [m, rows, r]
+    grouped = base.reshape(experts, -1, base.shape[-1])  # [m, rows, out]
+    scaling = layer.scaling[adapters[0]]
+    # Not in place under autograd: a 4-bit layer's output is a view that may not be written to.
+    add = torch.baddbmm if torch.is_grad_enabled() else Tensor.baddbmm_
+    return add(grouped, low_rank, B.mT, alpha=scaling).view(base.shape)
+
+
+def _stack(factors: nn.ModuleDict, adapters: tuple[str, ...]) -> Tensor:
+    return torch.stack([factors[adapter].get_parameter("weight") for adapter in adapters])
+
+
+class StackedLinear(StackedLora, lora.Linear):
+    """PEFT's LoRA layer over ``nn.Linear`` or GPT-2's ``Conv1D``, for stacked experts."""
+
+
+def layer_types(*, four_bit: bool) -> dict[type[nn.Module], type[nn.Module]]:
+    """Return what to register with PEFT: base layer type -> stacked layer type, first match wins.
+
+    bitsandbytes is imported only where the base is quantised. Its Linear4bit comes first, for
+    it is an ``nn.Linear`` too.
+    """
+    plain: dict[type[nn.Module], type[nn.Module]] = {
+        nn.Linear: StackedLinear,
+        Conv1D: StackedLinear,
+    }
+    if not four_bit:
+        return plain
+    from bitsandbytes.nn.modules import Linear4bit
+
+    from fedvemoe_app.model.stacked_4bit import StackedLinear4bit
+
+    return {Linear4bit: StackedLinear4bit, **plain}
