@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from transformers.utils.logging import disable_progress_bar
 
 from fedvemoe_app.config import DataSettings, ModelSettings, RunConfig
 from fedvemoe_app.data.encoded import EncodedTasks, encode_tasks
@@ -132,6 +133,7 @@ def resident_experts(settings: ModelSettings, slots: int) -> Experts:
 
 
 def _load_experts(settings: ModelSettings, slots: int) -> Experts:
+    disable_progress_bar()  # one bar per worker process says nothing to anybody
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     backbone = resident(

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedvemoe_app.data.assignment.keywords import KEYWORDS, Keywords, Match
+from fedvemoe_app.data.assignment.pools import pools
+from fedvemoe_app.data.assignment.silomap import read_map
 from fedvemoe_app.data.catalogue import TaskCard
-from fedvemoe_app.data.keywords import KEYWORDS, Keywords, Match
-from fedvemoe_app.data.pools import pools
-from fedvemoe_app.data.silomap import read_map
 from fedvemoe_app.data.splits import NEEDED, unit
 from fedvemoe_app.data.task import Instance, Task
 from fedvemoe_app.errors import DataError, SettingError
@@ -68,8 +68,8 @@ def assign(
     """Give every silo its tasks; the same arguments always give the same assignment.
 
     ``keyword``: silo i gets ``tasks_per_category`` tasks of ``categories[i % len(categories)]``
-    (see :mod:`fedvemoe_app.data.pools` for tasks that match several); silos of one category get
-    different tasks while there are enough, those matched in ``Categories`` before those matched
+    (see ``assignment.pools`` for tasks that match several); silos of one category get different
+    tasks while there are enough, those matched in ``Categories`` before those matched
     in the definition, in a seeded order. ``explicit``: the silos of ``map_file``.
     ``round-robin``: all tasks, dealt in a seeded order.
 

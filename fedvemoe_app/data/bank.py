@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from fedvemoe_app.data.catalogue import TaskCard
-from fedvemoe_app.data.passes import Contents, Loaded, Rules, hold, hold_tasks, survey
-from fedvemoe_app.data.records import Problem, suggestion
-from fedvemoe_app.data.sources import reader_of
+from fedvemoe_app.data.reading.passes import Contents, Loaded, Rules, hold, hold_tasks, survey
+from fedvemoe_app.data.reading.records import Problem, suggestion
+from fedvemoe_app.data.reading.sources import reader_of
 from fedvemoe_app.data.splits import Fractions
 from fedvemoe_app.data.task import Task
 from fedvemoe_app.errors import DataError, SettingError

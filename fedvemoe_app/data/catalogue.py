@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
-from fedvemoe_app.data.records import Heading, Row
+from fedvemoe_app.data.reading.records import Heading, Row
 from fedvemoe_app.data.task import Instance, Split, Task
 
 

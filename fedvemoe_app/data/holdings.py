@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fedvemoe_app.config import DataSettings
 from fedvemoe_app.data.assign import Assignment, assign, shard
+from fedvemoe_app.data.assignment.keywords import load_keywords
 from fedvemoe_app.data.bank import Bank, open_bank
-from fedvemoe_app.data.keywords import load_keywords
 from fedvemoe_app.data.task import Task
 
 

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from fedvemoe_app.data.assign import Assignment, Silo, shard
+from fedvemoe_app.data.assignment.keywords import KEYWORDS, Keywords, Match
+from fedvemoe_app.data.assignment.pools import matches
 from fedvemoe_app.data.bank import Bank
 from fedvemoe_app.data.catalogue import TaskCard
-from fedvemoe_app.data.keywords import KEYWORDS, Keywords, Match
-from fedvemoe_app.data.pools import matches
-from fedvemoe_app.data.records import Problem
+from fedvemoe_app.data.reading.records import Problem
 from fedvemoe_app.data.task import SPLITS, Split, Task
 
 Counts = Mapping[Split, int]

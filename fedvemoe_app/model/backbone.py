@@ -102,7 +102,7 @@ def load_backbone(
         _prepare_4bit(model, name_or_folder)
     model.requires_grad_(False).eval()
     # The base's own sampling defaults (temperature, penalties) are no part of our decoding.
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+    model.generation_config = GenerationConfig(
         eos_token_id=_stop_tokens(model, tokenizer), pad_token_id=tokenizer.pad_token_id
     )
     if gradient_checkpointing and not _checkpointable(model):
@@ -173,7 +173,7 @@ def _load_model(name: str, dtype: torch.dtype, use_4bit: bool, device: torch.dev
 def _four_bit_config(dtype: torch.dtype) -> BitsAndBytesConfig:
     if find_spec("bitsandbytes") is None:
         raise BaseModelError("use-4bit needs bitsandbytes: pip install 'fedvemoe[gpu]'")
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+    return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,

@@ -1,4 +1,4 @@
-"""From the name of a base to its folder: ``builtin:tiny`` is built once, other names are passed on."""
+"""From the name of a base to its folder: ``builtin:tiny`` is built once, others are passed on."""
 
 from __future__ import annotations
 

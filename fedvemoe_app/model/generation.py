@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from fedvemoe_app.em.mixture import advance
 from fedvemoe_app.model.experts import Experts
 
 ROW_CAP = 16_384
@@ -32,25 +33,26 @@ class FixedShareMixture(LogitsProcessor):
     """
 
     def __init__(self, weights: Tensor, eps: float) -> None:
-        self.weights = weights.double()[:, None]  # [m, 1]
+        self.weights = weights.double()  # [m]
         self.eps = eps
-        self._share = self.weights  # [m, P] after the first token
+        self._now: Tensor | None = None  # [P, m], a_t
         self._last: Tensor | None = None  # [m, P, V]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the mixture's log-probabilities [m*P, V] for logits ``scores`` [m*P, V]."""
         experts = len(self.weights)
         log_p = scores.float().log_softmax(dim=-1).view(experts, -1, scores.shape[-1])
-        if self._last is not None:
-            self._observe(self._last, input_ids.view(experts, log_p.shape[1], -1)[0, :, -1])
+        self._now = self._advanced(input_ids.view(experts, log_p.shape[1], -1)[0, :, -1])
         self._last = log_p
-        share = self._share.log().to(log_p.dtype)[:, :, None]
+        share = self._now.log().T.to(log_p.dtype)[:, :, None]
         return torch.logsumexp(share + log_p, dim=0).repeat(experts, 1)
 
-    def _observe(self, log_p: Tensor, tokens: Tensor) -> None:
-        seen = log_p.gather(2, tokens.expand(log_p.shape[:2])[:, :, None]).squeeze(2)  # [m, P]
-        posterior = torch.softmax(self._share.log() + seen.double(), dim=0)
-        self._share = (1 - self.eps) * posterior + self.eps * self.weights
+    def _advanced(self, tokens: Tensor) -> Tensor:
+        """Return a_t [P, m] after the last ``tokens`` [P]; the silo's weights before the first."""
+        if self._now is None or self._last is None:
+            return self.weights.expand(len(tokens), -1)
+        seen = self._last.gather(2, tokens.expand(self._last.shape[:2])[:, :, None]).squeeze(2)
+        return advance(self._now, seen.T.double(), self.weights, self.eps)
 
 
 @torch.no_grad()

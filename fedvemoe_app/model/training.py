@@ -19,6 +19,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from fedvemoe_app.data.batches import Batch
 from fedvemoe_app.em.family import Fit
+from fedvemoe_app.em.mixture import token_posterior
+from fedvemoe_app.em.responsibilities import evidence
 from fedvemoe_app.model.experts import Experts, Factor
 from fedvemoe_app.model.head import Head, target_hidden, target_tokens
 
@@ -135,7 +137,7 @@ def _accumulate(
     Its normaliser sum_t alpha_tk is known only at the end; being linear, it can wait.
     """
     backbone = experts.backbone
-    log_weights = weights.to(backbone.device, torch.float64).log()
+    weights = weights.to(backbone.device, torch.float64)
     sequences, length = batch.input_ids.shape
     size = max(1, row_cap // (length * len(slots)))
     seen = _nothing(experts, len(slots))
@@ -145,26 +147,24 @@ def _accumulate(
             labels = batch.labels[first : first + size].to(backbone.device)
             hidden = target_hidden(model, input_ids, labels, len(slots))
             targets = target_tokens(labels)
-            seen = seen + _backward(backbone.head, hidden, targets, log_weights, gamma)
+            seen = seen + _backward(backbone.head, hidden, targets, weights, gamma)
     return seen
 
 
-def _backward(
-    head: Head, hidden: Tensor, targets: Tensor, log_weights: Tensor, gamma: float
-) -> _Sums:
+def _backward(head: Head, hidden: Tensor, targets: Tensor, weights: Tensor, gamma: float) -> _Sums:
     """Send the loss's gradient through the head in chunks, then through the base at once."""
     gradient = torch.empty_like(hidden)
-    alpha = torch.zeros_like(log_weights)
-    loss = torch.zeros_like(log_weights[0])
+    alpha = torch.zeros_like(weights)
+    loss = torch.zeros_like(weights[0])
     for chunk in head.chunks(hidden):
         part = hidden[:, chunk].detach().requires_grad_(True)
         log_lik = head.log_lik(part, targets[chunk])  # [m, n]
-        fixed = log_lik.detach().double()
-        posterior = torch.softmax(log_weights[:, None] + fixed / gamma, dim=0)
-        surrogate = -(posterior.to(log_lik.dtype) * log_lik).sum()
+        fixed = log_lik.detach().double().T
+        posterior = token_posterior(fixed, weights, gamma=gamma)
+        surrogate = -(posterior.T.to(log_lik.dtype) * log_lik).sum()
         (gradient[:, chunk],) = torch.autograd.grad(surrogate, part)
-        alpha += posterior.sum(dim=1)
-        loss -= torch.logsumexp(log_weights[:, None] + fixed, dim=0).sum()
+        alpha += posterior.sum(dim=0)
+        loss -= evidence(fixed, weights).sum()
     torch.autograd.backward(hidden, gradient)
     return _Sums(alpha, loss, len(targets))
 

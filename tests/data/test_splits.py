@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedvemoe_app.data.drafts import Draft
-from fedvemoe_app.data.records import Heading, Row
+from fedvemoe_app.data.reading.drafts import Draft
+from fedvemoe_app.data.reading.records import Heading, Row
 from fedvemoe_app.data.splits import Fractions, missing_splits, place
 from fedvemoe_app.data.task import SPLITS, Split, Task
 

@@ -9,8 +9,8 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedvemoe_app.data.records import suggestion
-from fedvemoe_app.data.textfile import document, whole
+from fedvemoe_app.data.reading.records import suggestion
+from fedvemoe_app.data.reading.textfile import document, whole
 from fedvemoe_app.errors import DataError
 
 SiloMap = dict[str, list[str]]

@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from fedvemoe_app.data.assignment.keywords import KEYWORDS, Keywords, Match, find, keywords_of
 from fedvemoe_app.data.catalogue import TaskCard
-from fedvemoe_app.data.keywords import KEYWORDS, Keywords, Match, find, keywords_of
 from fedvemoe_app.errors import DataError
 
 Pools = dict[str, list[Match]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fedvemoe_app.data.records import Heading, Problem, Row
+from fedvemoe_app.data.reading.records import Heading, Problem, Row
 from fedvemoe_app.data.splits import (
     NEEDED,
     Fractions,

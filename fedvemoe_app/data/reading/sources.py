@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedvemoe_app.data.community import read_task
-from fedvemoe_app.data.hub import read_csv, read_hub, read_jsonl, read_list, read_parquet
-from fedvemoe_app.data.records import Entry, Problem, Reader, Row
-from fedvemoe_app.data.task import Split
-from fedvemoe_app.data.textfile import (
+from fedvemoe_app.data.reading.community import read_task
+from fedvemoe_app.data.reading.hub import read_csv, read_hub, read_jsonl, read_list, read_parquet
+from fedvemoe_app.data.reading.records import Entry, Problem, Reader, Row
+from fedvemoe_app.data.reading.textfile import (
     SUFFIXES,
     document,
     file_split,
@@ -20,6 +19,7 @@ from fedvemoe_app.data.textfile import (
     lines,
     task_files,
 )
+from fedvemoe_app.data.task import Split
 from fedvemoe_app.errors import DataError
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")

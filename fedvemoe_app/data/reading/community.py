@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fedvemoe_app.data.records import (
+from fedvemoe_app.data.reading.records import (
     BadRecordError,
     Entry,
     Heading,

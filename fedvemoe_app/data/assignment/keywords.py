@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from fedvemoe_app.data.catalogue import TaskCard
-from fedvemoe_app.data.textfile import whole
+from fedvemoe_app.data.reading.textfile import whole
 from fedvemoe_app.errors import DataError
 
 Keywords = Mapping[str, Sequence[str]]

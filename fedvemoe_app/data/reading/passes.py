@@ -13,8 +13,8 @@ from fedvemoe_app.data.catalogue import (
     fingerprint_of_cards,
     fingerprint_of_tasks,
 )
-from fedvemoe_app.data.drafts import Draft, too_small
-from fedvemoe_app.data.records import Problem, Reader
+from fedvemoe_app.data.reading.drafts import Draft, too_small
+from fedvemoe_app.data.reading.records import Problem, Reader
 from fedvemoe_app.data.splits import NEEDED, Fractions, smallest
 from fedvemoe_app.data.task import SPLITS, Instance, Task
 from fedvemoe_app.errors import DataError

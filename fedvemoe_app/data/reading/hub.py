@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from fedvemoe_app.data.records import (
+from fedvemoe_app.data.reading.records import (
     BadRecordError,
     Entry,
     Heading,
@@ -22,8 +22,8 @@ from fedvemoe_app.data.records import (
     question_row,
     text_field,
 )
+from fedvemoe_app.data.reading.textfile import SPLIT_NAMES, lines
 from fedvemoe_app.data.task import Split
-from fedvemoe_app.data.textfile import SPLIT_NAMES, lines
 from fedvemoe_app.errors import DataError
 
 PARQUET_BATCH = 256  # rows in memory at a time

@@ -1,0 +1,1 @@
+"""How tasks are matched to categories and named for silos; the front door is ``data.assign``."""
