@@ -55,7 +55,7 @@ def duration(seconds: float) -> str:
 def picture(state: State) -> Table:
     """Return the state as one row: phase, silos that have replied, and the line."""
     row = Table.grid(padding=(0, 2))
-    silos = Text(f"{state.done}/{state.expected} silos")
+    silos = Text(f"{state.done}/{state.expected} silos {state.silo}".rstrip())
     bar = ProgressBar(total=max(1, state.expected), completed=state.done, width=20)
     row.add_row(Text(state.phase or "starting", style="bold"), bar, silos, Text(line(state)))
     return row

@@ -69,6 +69,7 @@ class State:
     phase: str = ""
     done: int = 0  # silos that have replied in this phase
     expected: int = 0
+    silo: str = ""  # the last one that has replied
     ppl: float | None = None
     ppl_worst: float | None = None
     spent: Mapping[int, float] = field(default_factory=dict)
@@ -89,11 +90,10 @@ def advance(state: State, event: Mapping[str, Any]) -> State:
     match event:
         case {"event": "phase", "phase": phase, "round": number, "rounds": rounds, **rest}:
             expected = rest.get("expected", 0)
-            return replace(
-                state, phase=phase, round=number, rounds=rounds, done=0, expected=expected
-            )
-        case {"event": "reply", "done": done, "of": of}:
-            return replace(state, done=done, expected=of)
+            place = {"phase": phase, "round": number, "rounds": rounds}
+            return replace(state, **place, done=0, expected=expected, silo="")
+        case {"event": "reply", "done": done, "of": of, **rest}:
+            return replace(state, done=done, expected=of, silo=str(rest.get("silo", "")))
         case {"event": "phase_finished", "seconds": seconds}:
             total = state.spent.get(state.round, 0.0) + (seconds or 0.0)
             return replace(state, spent={**state.spent, state.round: total})
