@@ -20,8 +20,8 @@ Rule = Literal["stacking", "softmax"]
 MAX_STEPS = 200
 TOLERANCE = 1e-10
 """Nats of the summed objective; what Newton's last step leaves is far smaller."""
-LEAST_TAU = 1e-6
-"""Stands for a prior of strength zero, under which weights could reach the simplex's edge."""
+LEAST_PULL = 1e-7
+"""Pseudo-tokens that every living expert keeps, so that no weight reaches the simplex's edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,11 @@ def stack(log_lik: Tensor, prior: Tensor, *, tau: float = 1.0) -> Tensor:
     are still alike. An expert with prior zero keeps weight zero, a token that no expert can
     produce says nothing, and with no tokens the prior itself is returned.
     """
+    if len(log_lik) == 0:
+        return prior.clone()
     known = prior > 0
     weights = torch.zeros_like(prior)
-    pull = max(tau, LEAST_TAU) * prior[known]
+    pull = (tau * prior[known]).clamp(min=LEAST_PULL)
     weights[known] = _maximise(_relative(log_lik[:, known]), pull)
     return weights
 
