@@ -52,13 +52,17 @@ def main_expert(row: ClientRow) -> tuple[int, float] | None:
 
 def _silos(run: Run) -> Table:
     table = Table(title="Silos", title_justify="left", title_style="bold")
+    first, last = run.first_clients, run.last_clients
+    compared = any(row.get("negative_transfer") is not None for row in last.values())
     for name in ("silo", "category"):
-        table.add_column(name)
-    for name in ("ppl", "ROUGE-L", "exact match", "main expert", "negative transfer"):
-        table.add_column(name, justify="right")
-    first = run.first_clients
-    for name, row in run.last_clients.items():
+        table.add_column(name, no_wrap=True)
+    for name in ("ppl", "ROUGE-L", "exact match", "main expert"):
+        table.add_column(name, justify="right", no_wrap=name == "ppl")
+    if compared:
+        table.add_column("negative transfer", justify="right")
+    for name, row in last.items():
         main = main_expert(row)
+        harm = _number(row.get("negative_transfer"), 3, sign=True)
         table.add_row(
             escape(name),
             escape(row.get("category") or UNKNOWN),
@@ -66,7 +70,7 @@ def _silos(run: Run) -> Table:
             _number(row.get("rouge_l"), 1),
             _number(row.get("exact_match"), 1),
             f"{main[0]} ({main[1]:.2f})" if main else UNKNOWN,
-            _number(row.get("negative_transfer"), 3, sign=True),
+            *([harm] if compared else []),
         )
     return table
 
