@@ -15,10 +15,9 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data import builtin
 from fedvemoe_app.data.bank import open_bank
 from fedvemoe_app.errors import RunError, SettingError
-from fedvemoe_app.flower.run import check
+from fedvemoe_app.flower.run import check, lay_out
 from fedvemoe_app.flower.simulation import Resources, simulate
 from fedvemoe_app.model.base_build import build_base
-from fedvemoe_app.model.bases import locate
 from fedvemoe_app.report.journal import read_run
 from fedvemoe_app.report.live import follow
 from fedvemoe_app.report.summary import print_summary
@@ -46,7 +45,7 @@ def launch(config: RunConfig, resources: Resources, console: Console) -> Path:
         raise RunError(f"the run folder {folder} exists already: choose another run-name")
     check(config, resources.silos)
     with _bar(console, "building the base model") as step:
-        locate(config.model.model_name, step)
+        lay_out(config, step)
     _simulate(config, resources, folder, console)
     return folder
 

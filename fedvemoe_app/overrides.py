@@ -54,8 +54,10 @@ def absolute(flat: Mapping[str, Value]) -> dict[str, Value]:
     result = dict(flat)
     for key in (*PATHS, *PERHAPS_PATHS):
         value = result.get(key)
-        if isinstance(value, str) and value and (key in PATHS or Path(value).exists()):
-            result[key] = str(Path(value).absolute())
+        if isinstance(value, str) and value:
+            path = Path(value).expanduser()
+            if key in PATHS or path.exists():
+                result[key] = str(path.absolute())
     return result
 
 

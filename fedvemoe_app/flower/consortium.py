@@ -30,7 +30,7 @@ class Consortium:
 
     def sample(self, fraction: float, seed: int, round_: int) -> list[str]:
         """Return the silos asked to train in a round: a seeded draw without replacement."""
-        count = math.ceil(fraction * len(self.nodes))
+        count = sample_size(fraction, len(self.nodes))
         drawn = seeds.stream(seed, "sample", round_).choice(self.names, count, replace=False)
         return sorted(drawn.tolist())
 
@@ -42,6 +42,11 @@ class Consortium:
             Message(content, self.nodes[silo], kind, ttl=ttl, group_id=str(round_))
             for silo in silos
         ]
+
+
+def sample_size(fraction: float, silos: int) -> int:
+    """Return how many of ``silos`` are asked to train in a round, rounded up."""
+    return math.ceil(round(fraction * silos, 9))  # 0.55 * 20 is a little more than 11
 
 
 def wait_for_nodes(grid: Grid, least: int, seconds: float, poll: float = 0.5) -> list[int]:

@@ -8,6 +8,11 @@ import fedvemoe_app
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.settings import leaves
 
+DESCRIPTION = (
+    "Cross-silo, cross-task federated fine-tuning of language models: variational EM over a "
+    "shared bank of LoRA experts, as a Flower app"
+)
+
 
 def toml_value(value: bool | int | float | str) -> str:
     """Return a TOML literal; JSON's strings, numbers and booleans are TOML's as well."""
@@ -44,6 +49,7 @@ def app_manifest() -> str:
     return f"""[project]
 name = "fedvemoe"
 version = "{fedvemoe_app.__version__}"
+description = "{DESCRIPTION}"
 license = "Apache-2.0"
 dependencies = []
 

@@ -12,12 +12,20 @@ from flwr.serverapp import Grid
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.holdings import assignment_of, bank_of
 from fedvemoe_app.em.state import Bank
+from fedvemoe_app.errors import SettingError
 from fedvemoe_app.evaluation.transfer import read_baselines
 from fedvemoe_app.flower.code import code_hash
-from fedvemoe_app.flower.consortium import Consortium, introduce, require, wait_for_nodes
+from fedvemoe_app.flower.consortium import (
+    Consortium,
+    introduce,
+    require,
+    sample_size,
+    wait_for_nodes,
+)
 from fedvemoe_app.flower.recorder import Recorder
 from fedvemoe_app.flower.strategy import FedVEMoE
 from fedvemoe_app.flower.summing import SummingGrid
+from fedvemoe_app.model.base_build import Progress as Building
 from fedvemoe_app.model.bases import locate
 from fedvemoe_app.model.experts import Experts
 from fedvemoe_app.model.skeleton import skeleton
@@ -59,6 +67,13 @@ def run(grid: Grid, config: RunConfig) -> Path:
 
 def check(config: RunConfig, silos: int) -> None:
     """Read everything the settings point to, so that a mistake shows before any work."""
+    fraction, least = config.rounds.fraction_train, config.rounds.min_silos
+    asked = sample_size(fraction, silos)
+    if asked < least:
+        raise SettingError(
+            f"fraction-train = {fraction:g} asks {asked} of {silos} silos to train, but "
+            f"min-silos = {least}: raise fraction-train, or lower min-silos"
+        )
     assignment = assignment_of(config.data, config.output.seed, silos)
     for note in assignment.notes:
         LOG.warning("%s", note)
@@ -88,7 +103,7 @@ def _rounds(grid: Grid, config: RunConfig, journal: Journal, nodes: list[int]) -
         },
         local=_local_baselines(config, [silo.name for silo in assignment.silos]),
     )
-    experts = _lay_out(config, recorder.progress)
+    experts = lay_out(config, _saying(recorder.progress))
     base = experts.backbone.fingerprint
     journal.annotate(base=base, bank=bank_of(data, seed).fingerprint)
     consortium = _meet(grid, config, nodes, base, recorder)
@@ -101,15 +116,15 @@ def _rounds(grid: Grid, config: RunConfig, journal: Journal, nodes: list[int]) -
         experts.save(slot, journal.folder / "experts" / f"slot_{slot:02d}")
 
 
-def _lay_out(config: RunConfig, progress: Progress) -> Experts:
-    """Return the bank's experts on the base's skeleton, building an embedded base if need be."""
+def lay_out(config: RunConfig, building: Building | None = None) -> Experts:
+    """Return the bank's experts on the base's skeleton, building an embedded base if need be.
+
+    Raises
+    ------
+    BaseModelError, SettingError
+        If there is no such base, or it has no such target modules.
+    """
     model = config.model
-
-    def building(step: int, steps: int, loss: float) -> None:
-        if step % 50 == 0 or step == steps:
-            LOG.info("building %s: step %d of %d, loss %.2f", model.model_name, step, steps, loss)
-            progress.message(f"building the base model: step {step} of {steps}")
-
     return Experts(
         skeleton(locate(model.model_name, building)),
         slots=config.em.k_max,
@@ -117,6 +132,17 @@ def _lay_out(config: RunConfig, progress: Progress) -> Experts:
         alpha=model.lora_alpha,
         target_modules=model.targets,
     )
+
+
+def _saying(progress: Progress) -> Building:
+    """Return a callback that tells log and progress every 50 steps of building a base."""
+
+    def building(step: int, steps: int, loss: float) -> None:
+        if step % 50 == 0 or step == steps:
+            LOG.info("building the base model: step %d of %d, loss %.2f", step, steps, loss)
+            progress.message(f"building the base model: step {step} of {steps}")
+
+    return building
 
 
 def _meet(

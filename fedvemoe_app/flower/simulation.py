@@ -19,9 +19,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 import fedvemoe_app
 from fedvemoe_app.errors import RunError
@@ -55,7 +57,7 @@ def simulate(
         progress and returns when it is over.
 
     """
-    with tempfile.TemporaryDirectory(prefix="fedvemoe-") as folder:
+    with _unwinding(), tempfile.TemporaryDirectory(prefix="fedvemoe-") as folder:
         home = Path(folder)
         app = _staged(home / "fedvemoe")
         (home / "settings.toml").write_text(_toml(settings), encoding="utf-8")
@@ -100,9 +102,12 @@ def _superlink(home: Path, log: Path) -> Iterator[dict[str, str]]:
         *("flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1"),
         *("--port", str(port), "--disable-runtime-dependency-installation"),
     ]
-    with log.open("a") as output, _process(command, environment, home, output) as superlink:
-        _wait_until_healthy(superlink, port, log)
-        yield environment
+    try:
+        with log.open("a") as output, _process(command, environment, home, output) as superlink:
+            _wait_until_healthy(superlink, port, log)
+            yield environment
+    finally:
+        _end_all(environment["FLWR_HOME"])
 
 
 @contextmanager
@@ -132,6 +137,39 @@ def _signal_group(process: subprocess.Popen[bytes], signal_: signal.Signals) -> 
         process.wait(timeout=10)
     except (ProcessLookupError, subprocess.TimeoutExpired):
         return
+
+
+def _end_all(flwr_home: str) -> None:
+    """End what Flower and Ray started: it leaves the process group, but keeps the environment."""
+    ours = [process for process in psutil.process_iter() if _home_of(process) == flwr_home]
+    for process in ours:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    for process in psutil.wait_procs(ours, timeout=3)[1]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _home_of(process: psutil.Process) -> str | None:
+    try:
+        home: str | None = process.environ().get("FLWR_HOME")
+    except (psutil.Error, OSError):
+        return None
+    return home
+
+
+@contextmanager
+def _unwinding() -> Iterator[None]:
+    """Let SIGTERM end this process as an exception does, with all that was started."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _free_port() -> int:

@@ -169,12 +169,13 @@ def _added(
     for name in names:
         try:
             content = _content(replies.get(name))
+            report = get_facts(content, "report") if "report" in content else None
             _add(sums, get_tensors(content, "sums"))
         except RunError as error:
             failures[name] = str(error)
             continue
-        if "report" in content:
-            reports[name] = get_facts(content, "report")
+        if report is not None:
+            reports[name] = report
         bytes_up += size_in_bytes(content)
     return sums, reports, failures, bytes_up
 

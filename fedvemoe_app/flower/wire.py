@@ -38,17 +38,41 @@ def put_tensors(content: RecordDict, name: str, tensors: Mapping[str, Tensor]) -
 
 def get_tensors(content: RecordDict, name: str) -> dict[str, Tensor]:
     """Return the tensors that ``put_tensors`` added; RunError where they are missing or damaged."""
-    index = get_facts(content, f"{name}.index")
-    record = content.array_records[name]
+    index = _index(content, name)
     tensors: dict[str, Tensor] = {}
     for kind, keys in _by_format(index).items():
-        vector = torch.from_numpy(np.array(record[kind].numpy()))
+        vector = _vector(content, name, kind)
         sizes = [math.prod(index[key][1]) for key in keys]
-        if vector.dtype != FORMATS[kind] or vector.dim() != 1 or len(vector) != sum(sizes):
+        if len(vector) != sum(sizes):
             raise RunError(f"record {name}: its {kind} values do not match their index")
         parts = torch.split(vector, sizes)
         tensors |= {key: part.view(index[key][1]) for key, part in zip(keys, parts, strict=True)}
     return tensors
+
+
+def _index(content: RecordDict, name: str) -> dict[str, Any]:
+    """Return ``[format, shape]`` of each tensor of a record."""
+    index = get_facts(content, f"{name}.index")
+    if not isinstance(index, dict) or not all(map(_is_entry, index.values())):
+        raise RunError(f"record {name}.index of a message is damaged")
+    return index
+
+
+def _is_entry(entry: object) -> bool:
+    match entry:
+        case [str(kind), [*shape]]:
+            return kind in FORMATS and all(type(size) is int and size >= 0 for size in shape)
+    return False
+
+
+def _vector(content: RecordDict, name: str, kind: str) -> Tensor:
+    try:
+        vector = torch.from_numpy(np.array(content.array_records[name][kind].numpy()))
+    except Exception as error:  # bytes from elsewhere make NumPy's reader raise almost anything
+        raise RunError(f"record {name}: its {kind} values are missing or damaged") from error
+    if vector.dtype != FORMATS[kind] or vector.dim() != 1:
+        raise RunError(f"record {name}: its {kind} values are no vector of {kind}")
+    return vector
 
 
 def _by_format(index: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -84,7 +108,8 @@ def put_bank(content: RecordDict, bank: Bank) -> None:
 
 def get_bank(content: RecordDict) -> Bank:
     """Return the bank that ``put_bank`` added."""
-    return Bank(get_tensors(content, "experts"), **get_tensors(content, "bank"))
+    alive, prior = _fields(content, "bank", "alive", "prior")
+    return Bank(get_tensors(content, "experts"), alive, prior)
 
 
 def put_belief(content: RecordDict, belief: Belief) -> None:
@@ -97,8 +122,15 @@ def put_belief(content: RecordDict, belief: Belief) -> None:
 
 def get_belief(content: RecordDict) -> Belief:
     """Return the belief that ``put_belief`` added."""
-    stored = get_tensors(content, "belief")
-    return Belief(stored["predict"], stored["train"], float(stored["share"]))
+    predict, train, share = _fields(content, "belief", "predict", "train", "share")
+    return Belief(predict, train, float(share))
+
+
+def _fields(content: RecordDict, name: str, *keys: str) -> list[Tensor]:
+    tensors = get_tensors(content, name)
+    if tensors.keys() != set(keys):
+        raise RunError(f"record {name} of a message lacks one of {', '.join(keys)}")
+    return [tensors[key] for key in keys]
 
 
 def size_in_bytes(content: RecordDict) -> int:
