@@ -1,0 +1,13 @@
+"""Two ways a secure sum ends without one: a silo refuses, or the server has too few left."""
+
+from __future__ import annotations
+
+from fedvemoe_app.errors import RunError
+
+
+class SecAggRefusal(RunError):  # noqa: N818 - what it is called in the protocol
+    """A message or an upload breaks the protocol or the silo's policy; nothing was given away."""
+
+
+class SecAggAbort(RunError):  # noqa: N818 - what it is called in the protocol
+    """A round is void: a phase is short of clients, or the sum did not prove itself."""

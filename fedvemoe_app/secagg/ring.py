@@ -1,0 +1,111 @@
+"""Fixed point: real numbers as two's complement words that add without a modulo.
+
+A silo sends q with |q| <= qmax = floor((2^(bits-1) - 1) / n_max), so the sum of n_max silos cannot
+leave the word. Zero stays zero. What one unit stands for, the step, is public and chosen from
+sums of the round before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedvemoe_app.errors import SettingError
+from fedvemoe_app.secagg.errors import SecAggRefusal
+from fedvemoe_app.secagg.masks import CHUNK_BYTES, Stream, Words, scratch
+
+STATISTICS_STEP = 2.0**-24
+"""What one unit of the statistics lane stands for, unless its field says otherwise."""
+
+COMPACT_MAX_SILOS = 16
+_DITHER = np.dtype("<u2")
+_CHUNK = CHUNK_BYTES // 8
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """Words of ``bits`` (16, 32 or 64) that hold a sum of up to ``n_max`` silos."""
+
+    bits: int
+    n_max: int
+
+    def __post_init__(self) -> None:
+        if self.bits not in (16, 32, 64):
+            raise SettingError(f"ring width {self.bits}: choose 16, 32 or 64 bits")
+        if self.n_max < 1 or self.qmax < 1:
+            raise SettingError(f"n_max {self.n_max} does not fit {self.bits} bits: choose fewer")
+        if self.bits == 16 and self.n_max > COMPACT_MAX_SILOS:
+            raise SettingError(
+                f"n_max {self.n_max} is too many for 16 bits: "
+                f"use 32 bits above {COMPACT_MAX_SILOS} silos"
+            )
+
+    @property
+    def qmax(self) -> int:
+        """The largest integer one silo may send: n_max * qmax < 2^(bits - 1)."""
+        return ((1 << (self.bits - 1)) - 1) // self.n_max
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Unsigned words, little-endian, in which wrap-around is defined."""
+        return np.dtype(f"<u{self.bits // 8}")
+
+    @property
+    def real(self) -> np.dtype[Any]:
+        """Floats to round in: float32 has ten bits to spare for |q| < 2^14, which is 16 bits."""
+        return np.dtype(np.float32 if self.bits == 16 else np.float64)
+
+    def signed(self, words: Words) -> NDArray[Any]:
+        """Return the same memory as two's complement integers."""
+        return words.view(f"<i{self.bits // 8}")
+
+    def step(self, rms: float, kappa: float) -> float:
+        """Return the step at which ``kappa`` root mean squares are the largest value."""
+        return kappa * rms / self.qmax
+
+
+def round_stochastic(
+    values: NDArray[Any], step: float, ring: Ring, dither: Stream, out: Words
+) -> None:
+    """Write ``floor(values / step + u)``, u uniform in (0, 1), clipped to +-qmax, to ``out``.
+
+    ``values [n]`` float32 or float64, ``out [n]`` words of ``ring``. Unbiased for values within
+    range: u has 16 bits and is centred, so a step is split to 2^-17. Raises SecAggRefusal for
+    values that are not finite. The stream moves by 2 bytes per value, however values are cut.
+    """
+    buffer = scratch()
+    work, noise = np.empty((2, _CHUNK), ring.real)
+    target = ring.signed(out)
+    for start in range(0, len(values), _CHUNK):
+        source = values[start : start + _CHUNK]
+        if not np.isfinite(source).all():
+            raise SecAggRefusal("numbers that are not finite (NaN or infinite) are never sent")
+        size = len(source)
+        q, u = work[:size], noise[:size]
+        dither.fill(buffer, size * _DITHER.itemsize)
+        with np.errstate(over="ignore"):  # beyond float32 is beyond qmax, too
+            np.multiply(source, 1.0 / step, out=q, dtype=ring.real, casting="same_kind")
+        np.multiply(np.frombuffer(buffer, _DITHER, size), 2.0**-16, out=u, dtype=ring.real)
+        u += 2.0**-17
+        q += u
+        np.floor(q, out=q)
+        np.clip(q, -ring.qmax, ring.qmax, out=q)
+        np.copyto(target[start : start + size], q, casting="unsafe")
+
+
+def round_exact(values: NDArray[Any], step: float, ring: Ring, out: Words) -> None:
+    """Write ``values / step``, rounded to the nearest, to ``out``; never clipped.
+
+    Raises SecAggRefusal for values that are not finite or beyond qmax.
+    """
+    q = np.rint(values.astype(np.float64) / step)
+    limit = np.nextafter(float(ring.qmax), 0.0)  # qmax itself may have no float64
+    if not (np.abs(q) <= limit).all():
+        raise SecAggRefusal(
+            f"statistics must be finite and within +-{ring.qmax * step:.4g}: "
+            "a larger step for this field admits larger numbers"
+        )
+    ring.signed(out)[:] = q.astype(np.int64)
