@@ -17,6 +17,8 @@ from fedvemoe_app.errors import FedVemoeError
 REFUSED, BROKEN = 1000, 1001
 """Error codes of a reply: a silo that says why it did not do its part, and one that broke."""
 
+PHASES, SECURE = "fedvemoe_app.flower.phases", "fedvemoe_app.flower.secure_silo"
+
 app = ClientApp()
 
 
@@ -24,6 +26,30 @@ app = ClientApp()
 def hello(message: Message, context: Context) -> Message:
     """Say who this silo is, on which base and with which code."""
     return _answer("hello", message, context)
+
+
+@app.query("secagg_advertise")
+def secagg_advertise(message: Message, context: Context) -> Message:
+    """Advertise keys for a secure sum."""
+    return _answer("secagg_advertise", message, context, SECURE)
+
+
+@app.query("secagg_share")
+def secagg_share(message: Message, context: Context) -> Message:
+    """Share the secrets of a secure sum."""
+    return _answer("secagg_share", message, context, SECURE)
+
+
+@app.query("secagg_confirm")
+def secagg_confirm(message: Message, context: Context) -> Message:
+    """Sign the survivors of a secure sum."""
+    return _answer("secagg_confirm", message, context, SECURE)
+
+
+@app.query("secagg_unmask")
+def secagg_unmask(message: Message, context: Context) -> Message:
+    """Help to take the masks off a secure sum."""
+    return _answer("secagg_unmask", message, context, SECURE)
 
 
 @app.evaluate()
@@ -50,11 +76,13 @@ def train(message: Message, context: Context) -> Message:
     return _answer("train", message, context)
 
 
-def _answer(phase: str, message: Message, context: Context) -> Message:
+def _answer(phase: str, message: Message, context: Context, module: str = PHASES) -> Message:
     """Run a phase; a failure becomes an error reply, so that it costs only this silo's part."""
     try:
-        step = getattr(import_module("fedvemoe_app.flower.phases"), phase)
-        return Message(step(message.content, context), reply_to=message)
+        content = getattr(import_module(module), phase)(message.content, context)
+        if module == PHASES:
+            content = import_module(SECURE).protect(message.content, content, context)
+        return Message(content, reply_to=message)
     except FedVemoeError as error:
         return Message(Error(REFUSED, str(error)), reply_to=message)
     except Exception as error:

@@ -14,7 +14,7 @@ from fedvemoe_app.errors import SettingError
 from fedvemoe_app.settings import flatten, read, setting
 
 BUILT_STRATEGIES = ("fedvemoe",)
-BUILT_PRIVACY = ("none",)
+BUILT_PRIVACY = ("none", "sim", "secagg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +172,13 @@ class OutputSettings:
     run_name: str = setting("", "the run's folder; empty makes one from date and time")
     privacy: str = setting(
         "none", "how sums are formed; this version has: " + ", ".join(BUILT_PRIVACY)
+    )
+    c_min: int = setting(
+        3, "silos whose changes of an expert are summed at least, under secagg and sim", low=1
+    )
+    min_survivors: int = setting(3, "silos that a secure sum holds at least", low=2)
+    confirm: bool = setting(
+        False, "silos sign who is in a sum before they unmask it (against an active server)"
     )
     reporting: str = setting(
         "full", "figures per silo, or sums only", choices=("full", "aggregate")

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedvemoe_app.em.family import Experts, Family, Probe
+from fedvemoe_app.em.family import Experts, Family, Fit, Probe
 from fedvemoe_app.em.mixture import choose_share
 from fedvemoe_app.em.responsibilities import Responsibilities, Rule, infer
 from fedvemoe_app.em.scores import cross_fitted
@@ -88,6 +88,8 @@ def train(
 ) -> Update:
     """M-step of one silo: train the experts with non-zero ``weights`` [K] and report the change."""
     slots = torch.nonzero(weights).flatten()
+    if not len(slots):
+        return update(Fit({}, weights[slots], 0.0, 0), slots, len(bank.alive), 0.0)
     fit = family.fit(bank.experts, slots.tolist(), weights[slots], round_)
     return update(fit, slots, len(bank.alive), importance(family.size, silo_weight))
 

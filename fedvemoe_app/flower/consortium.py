@@ -13,7 +13,8 @@ from flwr.serverapp import Grid
 from fedvemoe_app import seeds
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.code import code_hash
-from fedvemoe_app.flower.summing import SummingGrid, Tally
+from fedvemoe_app.flower.one_reply import Tally
+from fedvemoe_app.flower.summing import SummingGrid
 from fedvemoe_app.flower.wire import put_facts
 
 

@@ -21,7 +21,7 @@ from fedvemoe_app.errors import BaseModelError, RunError
 from fedvemoe_app.evaluation.scores import Score
 from fedvemoe_app.flower import memory
 from fedvemoe_app.flower.code import code_hash
-from fedvemoe_app.flower.wire import get_bank, get_facts, get_tensors, put_facts, put_tensors
+from fedvemoe_app.flower.wire import get_bank, get_facts, get_tensors, mark, put_facts, put_tensors
 from fedvemoe_app.silo import Silo, open_silo
 
 
@@ -81,7 +81,10 @@ def train(content: RecordDict, context: Context) -> RecordDict:
     if "start" in content:
         start = get_tensors(content, "start")
         first = memory.first_expert(context.state, start["mean"], start["centroids"])
+    if not torch.equal(mark(bank), get_tensors(content, "held")["mark"]):
+        raise RunError("this silo holds another bank than the server: it would train in vain")
     weights = belief.train if first is None else first
+    weights = torch.where(torch.tensor(order["open"]), weights, 0.0)
     return _reply(silo.train(bank, weights, order["round"]), silo, {})
 
 

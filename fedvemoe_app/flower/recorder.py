@@ -16,7 +16,7 @@ from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update, spread
 from fedvemoe_app.evaluation.scores import Score, pool
 from fedvemoe_app.evaluation.transfer import negative_transfer, summarize
-from fedvemoe_app.flower.summing import Tally
+from fedvemoe_app.flower.one_reply import Tally
 from fedvemoe_app.report.journal import Journal
 from fedvemoe_app.report.progress import Progress
 from fedvemoe_app.report.rows import ClientRow, EventRow, RoundRow, TaskRow
@@ -77,6 +77,13 @@ class Recorder:
         self._round.bytes_down += tally.bytes_down
         if phase == "assess":
             self._round.reports = tally.reports
+        if tally.void:
+            LOG.warning("round %d, %s: void, nothing applied: %s", round_, phase, tally.void)
+            self._journal.event(
+                EventRow(
+                    round=round_, event="void", slots=[], why=tally.void, numbers={"phase": phase}
+                )
+            )
         for silo, why in tally.failures.items():
             LOG.warning("round %d, %s: %s did not take part: %s", round_, phase, silo, why)
             numbers = {"silo": silo, "phase": phase}

@@ -22,7 +22,9 @@ from fedvemoe_app.flower.consortium import (
     sample_size,
     wait_for_nodes,
 )
+from fedvemoe_app.flower.one_reply import OneReplyGrid
 from fedvemoe_app.flower.recorder import Recorder
+from fedvemoe_app.flower.secure import SecureGrid
 from fedvemoe_app.flower.strategy import FedVEMoE
 from fedvemoe_app.flower.summing import SummingGrid
 from fedvemoe_app.model.base_build import Progress as Building
@@ -33,6 +35,7 @@ from fedvemoe_app.report.journal import Journal, read_run
 from fedvemoe_app.report.manifest import manifest
 from fedvemoe_app.report.plots import draw_all
 from fedvemoe_app.report.progress import Progress
+from fedvemoe_app.secagg.simulated import simulated_roster
 
 LOG = logging.getLogger("flwr")
 
@@ -109,11 +112,29 @@ def _rounds(grid: Grid, config: RunConfig, journal: Journal, nodes: list[int]) -
     consortium = _meet(grid, config, nodes, base, recorder)
     bank = Bank.start(experts.initial(seed), alive=config.em.k_init)
     strategy = FedVEMoE(config, bank, consortium, assignment.tasks, recorder)
-    names = {node: name for name, node in consortium.nodes.items()}
-    strategy.start(SummingGrid(grid, names, replied=recorder.progress.reply))
+    strategy.start(_summing(grid, config, consortium, recorder.progress))
     experts.load(strategy.bank.experts)
     for slot in strategy.bank.slots:
         experts.save(slot, journal.folder / "experts" / f"slot_{slot:02d}")
+
+
+def _summing(
+    grid: Grid, config: RunConfig, consortium: Consortium, progress: Progress
+) -> OneReplyGrid:
+    """Return the grid that forms sums as ``privacy`` says."""
+    names = {node: name for name, node in consortium.nodes.items()}
+    output = config.output
+    if output.privacy == "none":
+        return SummingGrid(grid, names, replied=progress.reply)
+    return SecureGrid(
+        grid,
+        names,
+        simulated_roster(consortium.names, output.seed),
+        masked=output.privacy == "secagg",
+        min_survivors=output.min_survivors,
+        confirm=output.confirm,
+        replied=progress.reply,
+    )
 
 
 def lay_out(config: RunConfig, building: Building | None = None) -> Experts:

@@ -17,7 +17,9 @@ Ask = Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]]
 def find_clusters(
     ask: Ask, *, clusters: int, restarts: int, iterations: int, seed: int
 ) -> dict[str, Tensor]:
-    """Return ``mean`` [d] and ``centroids`` [K, d]: what a silo needs to find its first expert.
+    """Return ``mean`` [d], ``centroids`` [K, d] and ``members`` [K], silos in each cluster.
+
+    Mean and centroids are what a silo needs to find its first expert.
 
     One exchange for the moments, one per k-means iteration, all restarts side by side; it stops
     early when no centroid moves.
@@ -31,8 +33,9 @@ def find_clusters(
         total = sketch.Clusters.from_arrays(ask("cluster", {"mean": mean, "centroids": centroids}))
         moved = sketch.lloyd(centroids, total, rng)
         still = torch.allclose(moved, centroids, atol=1e-9)
-        best = sketch.best(moved, total)
+        winner = int(total.cosine.argmax())
+        best, members = moved[winner], total.members[winner]
         centroids = moved
         if still:
             break
-    return {"mean": mean, "centroids": best}
+    return {"mean": mean, "centroids": best, "members": members}

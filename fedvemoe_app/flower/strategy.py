@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -16,13 +17,22 @@ from torch import Tensor
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.round import assess_step, train_step
+from fedvemoe_app.em.shapes import assessment_shapes, clusters_shapes, moments_shapes
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update
+from fedvemoe_app.errors import RunError
+from fedvemoe_app.evaluation.scores import Score
 from fedvemoe_app.flower.consortium import Consortium, require
+from fedvemoe_app.flower.one_reply import Tally, sums_of
 from fedvemoe_app.flower.recorder import Recorder
 from fedvemoe_app.flower.start import find_clusters
-from fedvemoe_app.flower.summing import Tally, sums_of
-from fedvemoe_app.flower.wire import put_bank, put_facts, put_tensors
+from fedvemoe_app.flower.template import Scales, Template, first_scale
+from fedvemoe_app.flower.wire import mark, put_bank, put_facts, put_tensors
+from fedvemoe_app.model.family import factor_of
+
+SCORES = len(Score().to_array())
+MOST_VOID = 3
+"""Void sums in a row after which a run is given up."""
 
 
 class FedVEMoE(Strategy):
@@ -57,6 +67,12 @@ class FedVEMoE(Strategy):
         self._tasks = list(tasks)
         self._recorder = recorder
         self._start: dict[str, Tensor] = {}
+        self._contributors = torch.full((len(bank.slots),), float(len(consortium.nodes)))
+        self._void = 0
+        rounds = config.rounds
+        self._scales = Scales(
+            first_scale(rounds.silo_weight, rounds.learning_rate, rounds.local_steps)
+        )
 
     def start(
         self,
@@ -84,16 +100,29 @@ class FedVEMoE(Strategy):
     ) -> Iterable[Message]:
         """Ask the round's sample to train; during warm-up the start's centroids come along."""
         content = RecordDict()
-        put_facts(content, "order", {"round": server_round})
-        if self._start and server_round <= self._config.em.warmup_rounds:
+        living = self.bank.living()
+        warming = bool(self._start) and server_round <= self._config.em.warmup_rounds
+        contributors = self._start["members"] if warming else self._contributors
+        order = {"round": server_round, "open": self._open(contributors)}
+        put_facts(content, "order", order)
+        put_tensors(content, "held", {"mark": mark(living)})
+        if warming:
             put_tensors(content, "start", self._start)
+        factor = factor_of(server_round, self._config.rounds.lora_factors)  # type: ignore[arg-type]
+        endings = (".A", ".B") if factor == "both" else (f".{factor}",)
+        trained = [name for name in living.experts if name.endswith(endings)]
+        self._scales.template(living, trained).put(content)
         return self._messages(self._sample(server_round), "train", content, server_round)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Move the experts along the sum of the silos' weighted changes."""
-        total = Update.from_arrays(self._accepted("train", server_round, replies))
+        sums = self._accepted("train", server_round, replies)
+        if sums is None:
+            return None, None
+        total = Update.from_arrays(sums)
+        self._scales.learn(total)
         moved = train_step(
             self.bank.living(),
             total,
@@ -114,6 +143,10 @@ class FedVEMoE(Strategy):
         put_bank(content, self.bank.living())
         order = {"round": server_round, "evaluate": due, "tasks": self._tasks}
         put_facts(content, "order", order)
+        shapes = assessment_shapes(len(self.bank.slots))
+        if due and self._tasks:
+            shapes["scores"] = (len(self._tasks), SCORES)
+        Template(shapes).put(content)
         asked = self._consortium.names if due else self._sample(server_round + 1)
         return self._messages(asked, "evaluate", content, server_round)
 
@@ -122,7 +155,10 @@ class FedVEMoE(Strategy):
     ) -> MetricRecord | None:
         """Take the bank's prior from the summed mass, and the scores to the journal."""
         sums = self._accepted("assess", server_round, replies)
+        if sums is None:
+            return None
         total = Assessment.from_arrays(sums)
+        self._contributors = total.contributors
         concentration = self._config.em.prior_concentration
         living = assess_step(self.bank.living(), total, concentration=concentration)
         self.bank = self.bank.with_living(living)
@@ -144,17 +180,26 @@ class FedVEMoE(Strategy):
 
     def _find_start(self, grid: Grid) -> None:
         """Cluster the silos' gradient sketches, all silos in every exchange."""
+        em = self._config.em
+        shapes = {
+            "sketch": moments_shapes(em.sketch_size),
+            "cluster": clusters_shapes(em.sketch_restarts, em.k_init, em.sketch_size),
+        }
 
         def ask(query: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             content = RecordDict()
             put_facts(content, "order", {"round": 0})
+            Template(shapes[query]).put(content)
             if tensors:
                 put_tensors(content, "start", tensors)
             messages = self._messages(self._consortium.names, f"query.{query}", content, 0)
             self._recorder.phase(query, 0, len(messages))
-            return self._accepted(query, 0, grid.send_and_receive(messages, timeout=self._timeout))
+            replies = grid.send_and_receive(messages, timeout=self._timeout)
+            sums = self._accepted(query, 0, replies)
+            if sums is None:
+                raise RunError(f"no start: the sum of phase {query} is void; run again")
+            return sums
 
-        em = self._config.em
         self._start = find_clusters(
             ask,
             clusters=em.k_init,
@@ -163,13 +208,29 @@ class FedVEMoE(Strategy):
             seed=self._config.output.seed,
         )
 
-    def _accepted(self, phase: str, round_: int, replies: Iterable[Message]) -> dict[str, Tensor]:
-        """Return an exchange's sums, noted in the journal; RunError for too few silos."""
+    def _accepted(
+        self, phase: str, round_: int, replies: Iterable[Message]
+    ) -> dict[str, Tensor] | None:
+        """Return an exchange's sums, noted in the journal; None where the sum is void.
+
+        RunError for too few silos, and for too many void sums in a row.
+        """
         (reply,) = replies
         tally = Tally.of(reply)
         self._recorder.exchanged(phase, round_, tally)
+        self._void = self._void + 1 if tally.void else 0
+        if self._void > MOST_VOID:
+            raise RunError(f"{self._void} sums in a row are void; the last: {tally.void}")
+        if tally.void:
+            return None
         require(tally, self._config.rounds.min_silos, f"round {round_}, phase {phase}")
         return sums_of(reply)
+
+    def _open(self, contributors: Tensor) -> list[bool]:
+        """Return which experts are summed: a sum over fewer than c-min silos tells of each."""
+        hidden = self._config.output.privacy != "none"
+        least = self._config.output.c_min if hidden else 0
+        return [count >= least for count in contributors.tolist()]
 
     def _evaluation_due(self, round_: int) -> bool:
         last = self._config.rounds.num_server_rounds

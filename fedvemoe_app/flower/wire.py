@@ -7,6 +7,7 @@ Nothing is pickled; what arrives is checked before it is used.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -110,6 +111,16 @@ def get_bank(content: RecordDict) -> Bank:
     """Return the bank that ``put_bank`` added."""
     alive, prior = _fields(content, "bank", "alive", "prior")
     return Bank(get_tensors(content, "experts"), alive, prior)
+
+
+def mark(bank: Bank) -> Tensor:
+    """Return a fingerprint of the bank [256] bool: equal for the same experts, bit for bit."""
+    digest = hashlib.sha256()
+    for name in sorted(bank.experts):
+        digest.update(name.encode() + b"\0")
+        digest.update(np.ascontiguousarray(bank.experts[name].numpy()).data)
+    bits = np.unpackbits(np.frombuffer(digest.digest(), np.uint8))
+    return torch.from_numpy(bits.astype(bool))
 
 
 def put_belief(content: RecordDict, belief: Belief) -> None:

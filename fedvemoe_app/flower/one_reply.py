@@ -1,0 +1,156 @@
+"""The door between strategy and silos: one message to each, *one* reply, the sum.
+
+A strategy behind such a grid never sees a silo's numbers. ``SummingGrid`` adds plain vectors,
+``SecureGrid`` adds words that hide the summands from the server as well.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from flwr.app import Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from torch import Tensor
+
+from fedvemoe_app.errors import RunError
+from fedvemoe_app.flower.wire import get_facts, get_tensors, put_facts, put_tensors
+
+Replied = Callable[[str, int, int], None]
+"""Called with a silo's name, how many have answered, and how many were asked."""
+Replies = Mapping[str, Message]
+
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How one sum came about: who failed and why, what it moved and how long it took.
+
+    ``reports`` holds what silos say of themselves, by name (full reporting only). ``void`` says
+    why there is no sum at all, where the protocol gave it up.
+    """
+
+    answered: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    reports: dict[str, Any] = field(default_factory=dict)
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: float = 0.0
+    void: str = ""
+
+    @classmethod
+    def of(cls, reply: Message) -> Self:
+        """Return the tally in the one reply."""
+        return cls(**get_facts(reply.content, "tally"))
+
+
+def sums_of(reply: Message) -> dict[str, Tensor]:
+    """Return the sums, float64, in the one reply."""
+    return get_tensors(reply.content, "sums")
+
+
+class OneReplyGrid(Grid):
+    """Sends one message to each silo and answers with one reply: sums and a tally.
+
+    Parameters
+    ----------
+    grid
+        Flower's grid, which carries the messages.
+    names
+        Silo name by node id.
+    replied
+        Called after each reply, for progress.
+
+    """
+
+    def __init__(
+        self, grid: Grid, names: Mapping[int, str], *, replied: Replied | None = None
+    ) -> None:
+        self._grid = grid
+        self._names = names
+        self._replied = replied or (lambda name, done, asked: None)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send the messages, wait for the replies, and return their sum as one reply."""
+        sent = {self._names[message.metadata.dst_node_id]: message for message in messages}
+        sums, tally = self.sum(sent, timeout)
+        content = RecordDict()
+        put_tensors(content, "sums", sums)
+        put_facts(content, "tally", asdict(tally))
+        return [Message(content, reply_to=message) for message in list(sent.values())[:1]]
+
+    @abstractmethod
+    def sum(
+        self, sent: Mapping[str, Message], timeout: float | None
+    ) -> tuple[dict[str, Tensor], Tally]:
+        """Exchange these messages, by silo, for the sums of the replies."""
+
+    def collect(self, sent: Mapping[str, Message], timeout: float | None) -> dict[str, Message]:
+        """Return the replies by silo, matched by what they answer: errors carry no sender."""
+        ids = list(self._grid.push_messages(list(sent.values())))
+        if len(ids) != len(sent):
+            raise RunError("SuperLink refused the messages: they are too large for it")
+        names = {message_id: name for message_id, name in zip(ids, sent, strict=True) if message_id}
+        asked = len(names)
+        replies: dict[str, Message] = {}
+        deadline = time.monotonic() + timeout if timeout else float("inf")
+        while names and time.monotonic() < deadline:
+            for reply in self._grid.pull_messages(list(names)):
+                name = names.pop(reply.metadata.reply_to_message_id)
+                replies[name] = reply
+                self._replied(name, len(replies), asked)
+            time.sleep(POLL_SECONDS if names else 0.0)
+        return replies
+
+    def set_run(self, run: Run) -> None:
+        """Set the run (passed on)."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run (passed on)."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message (passed on)."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the node ids (passed on)."""
+        return self._grid.get_node_ids()
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Return the nodes (passed on)."""
+        return self._grid.get_nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Push messages (passed on)."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pull replies (passed on)."""
+        return self._grid.pull_messages(message_ids)
+
+
+def content_of(reply: Message | None) -> RecordDict:
+    """Return a reply's content; RunError with the reason where there is none."""
+    if reply is None:
+        raise RunError("no answer in time")
+    if reply.has_error():
+        raise RunError(reply.error.reason or f"error {reply.error.code}")
+    return reply.content

@@ -1,0 +1,277 @@
+"""Secure sums on Flower's message API: the server's end (``privacy = secagg`` and ``sim``).
+
+Two exchanges for each sum in steady state: the silos' masked words come up, then the shares that
+take the masks off. Keys and shares for the next sum ride on these replies; when the silos that are
+asked change, two more exchanges set up the new sum. ``sim`` sends the same words without masks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedvemoe_app.errors import RunError
+from fedvemoe_app.flower.one_reply import OneReplyGrid, Replied, Tally, content_of
+from fedvemoe_app.flower.template import Template
+from fedvemoe_app.flower.wire import get_facts, size_in_bytes
+from fedvemoe_app.flower.words import get_lanes, get_own, layout_of, put_own, shown_in
+from fedvemoe_app.secagg.errors import SecAggAbort
+from fedvemoe_app.secagg.layout import Accumulator, Layout
+from fedvemoe_app.secagg.ring import Ring
+from fedvemoe_app.secagg.roster import Roster
+from fedvemoe_app.secagg.server import Server
+from fedvemoe_app.secagg.spec import SessionSpec
+
+PHASE = "sum"
+Ended = TypeVar("Ended")
+
+
+@dataclass(slots=True)
+class _Account:
+    """What one sum costs and who fell out of it, gathered over its exchanges."""
+
+    started: float = field(default_factory=time.monotonic)
+    failures: dict[str, str] = field(default_factory=dict)
+    reports: dict[str, Any] = field(default_factory=dict)
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+    def tally(self, answered: int, void: str = "") -> Tally:
+        """Return the tally; nobody is in a sum that is void."""
+        return Tally(
+            answered=answered,
+            failures=self.failures,
+            reports=self.reports,
+            bytes_down=self.bytes_down,
+            bytes_up=self.bytes_up,
+            seconds=time.monotonic() - self.started,
+            void=void,
+        )
+
+
+class SecureGrid(OneReplyGrid):
+    """Adds words that no single silo's numbers can be read from.
+
+    Parameters
+    ----------
+    roster
+        Identity keys of all silos; silos check signatures against their own copy.
+    masked
+        False for ``sim``: the same words and sums, without keys and masks.
+    min_survivors
+        Silos that a sum must hold.
+    confirm
+        Let silos sign who survived before they unmask: one more exchange for each sum.
+
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        names: Mapping[int, str],
+        roster: Roster,
+        *,
+        masked: bool = True,
+        bits: int = 32,
+        min_survivors: int = 3,
+        confirm: bool = False,
+        replied: Replied | None = None,
+    ) -> None:
+        super().__init__(grid, names, replied=replied)
+        self._nodes = {name: node for node, name in names.items()}
+        self._roster = roster
+        self._masked = masked
+        self._bits = bits
+        self._min_survivors = min_survivors
+        self._confirm = confirm
+        self._count = 0
+        self._upcoming: tuple[Server, dict[str, bytes]] | None = None
+        self._account = _Account()
+
+    def sum(
+        self, sent: Mapping[str, Message], timeout: float | None
+    ) -> tuple[dict[str, Tensor], Tally]:
+        """Exchange these messages, by silo, for the sums; none, and why, where a sum is void."""
+        self._count += 1
+        self._account = _Account()
+        try:
+            sums, silos = (self._secure if self._masked else self._plain)(sent, timeout)
+        except SecAggAbort as abort:
+            self._upcoming = None
+            return {}, self._account.tally(0, void=str(abort))
+        return sums, self._account.tally(silos)
+
+    def _plain(
+        self, sent: Mapping[str, Message], timeout: float | None
+    ) -> tuple[dict[str, Tensor], int]:
+        """Add the words of ``secagg``, sent without masks."""
+        sums = Accumulator(_layout(sent, Ring(self._bits, len(sent))))
+        carried = {name: self._carrying(message, len(sent)) for name, message in sent.items()}
+
+        def take(name: str, content: RecordDict) -> None:
+            sums.add(get_lanes(content))
+            self._note_report(name, content)
+
+        self._exchange(carried, timeout, take)
+        return _tensors(sums.total()), sums.silos
+
+    def _secure(
+        self, sent: Mapping[str, Message], timeout: float | None
+    ) -> tuple[dict[str, Tensor], int]:
+        """Run one session: uploads, then the shares that take the masks off."""
+        server, inboxes = self._ready(sent, timeout)
+        upcoming = self._session(sent, self._count + 1)
+        self._upload(server, inboxes, upcoming, sent, timeout)
+        survivors = server.survivors()
+        if self._confirm:
+            self._ask(server, "confirm", survivors, server.take_confirmation, timeout)
+        self._unmask(server, upcoming, timeout)
+        return _tensors(server.total()), len(server.silos)
+
+    def _ready(
+        self, sent: Mapping[str, Message], timeout: float | None
+    ) -> tuple[Server, dict[str, bytes]]:
+        """Return a session in which all that are asked have shared; a fresh one if need be."""
+        ready, self._upcoming = self._upcoming, None
+        if ready and ready[1].keys() == sent.keys():
+            return ready
+        server = self._session(sent, self._count)
+        self._ask(server, "advertise", server.spec.to_bytes(), server.take_advertisement, timeout)
+        self._ask(server, "share", server.advertisements(), server.take_shares, timeout)
+        return server, server.inboxes()
+
+    def _session(self, silos: Mapping[str, Message], number: int) -> Server:
+        spec = SessionSpec.new(
+            number,
+            PHASE,
+            silos,
+            bits=self._bits,
+            min_survivors=self._min_survivors,
+            confirm=self._confirm,
+        )
+        return Server(spec, self._roster)
+
+    def _upload(
+        self,
+        server: Server,
+        inboxes: Mapping[str, bytes],
+        upcoming: Server,
+        sent: Mapping[str, Message],
+        timeout: float | None,
+    ) -> None:
+        """Send what is asked, with each silo's shares and the next session; add what comes up."""
+        layout = _layout(sent, server.spec.ring)
+        server.open_uploads(shown_in(next(iter(sent.values())).content, layout))
+        following = upcoming.spec.to_bytes()
+        carried = {
+            name: self._carrying(sent[name], len(sent), inbox=inbox, next=following)
+            for name, inbox in inboxes.items()
+        }
+
+        def take(name: str, content: RecordDict) -> None:
+            _require(server, name, server.take_upload(name, get_lanes(content)))
+            upcoming.take_advertisement(name, get_own(content, "advert"))
+            self._note_report(name, content)
+
+        self._exchange(carried, timeout, take)
+
+    def _unmask(self, server: Server, upcoming: Server, timeout: float | None) -> None:
+        """Ask the survivors for shares of this session, and for their shares of the next."""
+        adverts = _or_nothing(upcoming.advertisements)
+        unmasking = server.unmasking()
+
+        def take(name: str, content: RecordDict) -> None:
+            _require(server, name, server.take_unmasked(name, get_own(content, "reply")))
+            if adverts:
+                upcoming.take_shares(name, get_own(content, "shares"))
+
+        asked = {
+            name: self._message(name, "unmask", request=unmasking, adverts=adverts or b"")
+            for name in server.silos
+        }
+        self._exchange(asked, timeout, take)
+        inboxes = _or_nothing(upcoming.inboxes) if adverts else None
+        self._upcoming = (upcoming, inboxes) if inboxes else None
+
+    def _ask(
+        self,
+        server: Server,
+        step: str,
+        request: bytes,
+        taken: Callable[[str, bytes], bool],
+        timeout: float | None,
+    ) -> None:
+        """Run an exchange that belongs to the protocol alone."""
+
+        def take(name: str, content: RecordDict) -> None:
+            _require(server, name, taken(name, get_own(content, "reply")))
+
+        asked = {n: self._message(n, step, request=request) for n in server.spec.cohort}
+        self._exchange(asked, timeout, take)
+
+    def _exchange(
+        self,
+        messages: Mapping[str, Message],
+        timeout: float | None,
+        take: Callable[[str, RecordDict], None],
+    ) -> None:
+        """Send and take what comes back, in the order of names; note who failed and why."""
+        account = self._account
+        account.bytes_down += sum(size_in_bytes(m.content) for m in messages.values())
+        replies = self.collect(messages, timeout)
+        for name in sorted(messages):
+            try:
+                content = content_of(replies.get(name))
+                take(name, content)
+            except RunError as error:
+                account.failures[name] = str(error)
+                continue
+            account.bytes_up += size_in_bytes(content)
+
+    def _carrying(self, message: Message, silos: int, **own: bytes) -> Message:
+        """Return the message with the protocol's own record added, for one silo."""
+        content = RecordDict(dict(message.content))
+        put_own(content, number=self._count, bits=self._bits, silos=silos, **own)
+        meta = message.metadata
+        return Message(
+            content, meta.dst_node_id, meta.message_type, ttl=meta.ttl, group_id=meta.group_id
+        )
+
+    def _message(self, name: str, step: str, **own: bytes) -> Message:
+        content = RecordDict()
+        put_own(content, **own)
+        return Message(content, self._nodes[name], f"query.secagg_{step}")
+
+    def _note_report(self, name: str, content: RecordDict) -> None:
+        if "report" in content:
+            self._account.reports[name] = get_facts(content, "report")
+
+
+def _layout(sent: Mapping[str, Message], ring: Ring) -> Layout:
+    return layout_of(Template.get(next(iter(sent.values())).content), ring)
+
+
+def _require(server: Server, name: str, taken: bool) -> None:
+    if not taken:
+        raise RunError(server.refused[name])
+
+
+def _or_nothing(ending: Callable[[], Ended]) -> Ended | None:
+    """End a phase of the next session; without it, the next sum sets up its own."""
+    try:
+        return ending()
+    except SecAggAbort:
+        return None
+
+
+def _tensors(sums: Mapping[str, NDArray[np.float64]]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in sums.items()}

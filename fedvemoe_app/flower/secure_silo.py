@@ -1,0 +1,159 @@
+"""Secure sums on Flower's message API: a silo's end.
+
+The protocol's state lies in the silo's Flower context, sealed under its identity key. What a silo
+accepts is its own business: identity, roster and the privacy modes it takes part in come from its
+node config, never from the server.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flwr.app import ConfigRecord, Context, RecordDict
+from torch import Tensor
+
+from fedvemoe_app.data.assign import silo_name
+from fedvemoe_app.errors import SettingError
+from fedvemoe_app.flower.template import Template
+from fedvemoe_app.flower.wire import get_tensors, put_tensors
+from fedvemoe_app.flower.words import OWN, get_own, layout_of, put_lanes, put_own, ring_of, shown_in
+from fedvemoe_app.secagg.client import Client, Member
+from fedvemoe_app.secagg.codec import digest
+from fedvemoe_app.secagg.keys import derive
+from fedvemoe_app.secagg.layout import Lanes
+from fedvemoe_app.secagg.roster import Identity, Roster
+from fedvemoe_app.secagg.simulated import simulated_identity, simulated_roster
+from fedvemoe_app.secagg.spec import MODES, Policy
+
+STATE = "secagg"
+
+
+def secagg_advertise(content: RecordDict, context: Context) -> RecordDict:
+    """Advertise fresh keys for a session."""
+    client = _client(context)
+    return _replying(client, context, reply=client.advertise(get_own(content, "request")))
+
+
+def secagg_share(content: RecordDict, context: Context) -> RecordDict:
+    """Share this silo's secrets of a session among its peers."""
+    client = _client(context)
+    return _replying(client, context, reply=client.share(get_own(content, "request")))
+
+
+def secagg_confirm(content: RecordDict, context: Context) -> RecordDict:
+    """Sign who survived."""
+    client = _client(context)
+    return _replying(client, context, reply=client.confirm(get_own(content, "request")))
+
+
+def secagg_unmask(content: RecordDict, context: Context) -> RecordDict:
+    """Give away one share of each peer's secrets; share own ones of the next session."""
+    client = _client(context)
+    revealed = client.unmask(get_own(content, "request"))
+    adverts = get_own(content, "adverts")
+    shares = client.share(adverts) if adverts else b""
+    return _replying(client, context, reply=revealed, shares=shares)
+
+
+def protect(asked: RecordDict, reply: RecordDict, context: Context) -> RecordDict:
+    """Return a phase's reply as it may leave: its sums in the form that was asked for.
+
+    Raises
+    ------
+    RunError
+        Where this silo does not take part in sums of that form.
+    """
+    if "template" not in asked:
+        return reply
+    template = Template.get(asked)
+    sums = template.conform(get_tensors(reply, "sums"))
+    protected = RecordDict({name: reply[name] for name in reply if not name.startswith("sums")})
+    if OWN not in asked:
+        policy(context).admit("none")
+        put_tensors(protected, "sums", sums)
+    elif "inbox" in asked.config_records[OWN]:
+        put_lanes(protected, _masked(asked, template, sums, context, protected))
+    else:
+        policy(context).admit("sim")
+        put_lanes(protected, _words(asked, template, sums, context))
+    return protected
+
+
+def _masked(
+    asked: RecordDict,
+    template: Template,
+    sums: dict[str, Tensor],
+    context: Context,
+    reply: RecordDict,
+) -> Lanes:
+    """Return the masked words; keys for the next sum go into ``reply``."""
+    client = _client(context)
+    spec = client.receive(get_own(asked, "inbox"))
+    lanes = _words(asked, template, sums, context)
+    shown = shown_in(asked, layout_of(template, ring_of(asked)))
+    masked = client.mask(spec.session, shown, lanes)
+    advert = client.advertise(get_own(asked, "next"))
+    context.state[STATE] = ConfigRecord({"sealed": client.to_bytes()})
+    put_own(reply, advert=advert)
+    return masked
+
+
+def _words(
+    asked: RecordDict, template: Template, sums: dict[str, Tensor], context: Context
+) -> Lanes:
+    """Return the sums as words; the same silo, sum and numbers always give the same words."""
+    number = str(asked.config_records[OWN]["number"])
+    dither = derive(_identity(context).storage_key, digest("dither", number))
+    arrays = {name: tensor.numpy() for name, tensor in sums.items()}
+    return layout_of(template, ring_of(asked)).encode(arrays, dither)
+
+
+def _replying(client: Client, context: Context, **own: bytes) -> RecordDict:
+    """Store the protocol's state, then reply: a step that was taken is never forgotten."""
+    context.state[STATE] = ConfigRecord({"sealed": client.to_bytes()})
+    content = RecordDict()
+    put_own(content, **own)
+    return content
+
+
+def _client(context: Context) -> Client:
+    member = Member(_identity(context), _roster(context), policy(context))
+    stored = context.state.config_records.get(STATE)
+    return Client.from_bytes(member, bytes(stored["sealed"])) if stored else Client(member)  # type: ignore[arg-type]
+
+
+def policy(context: Context) -> Policy:
+    """Return what this silo's node config demands; ``accepted-privacy`` lists modes by comma."""
+    accepted = str(context.node_config.get("accepted-privacy", ",".join(MODES)))
+    modes = tuple(mode.strip() for mode in accepted.split(","))
+    unknown = set(modes) - set(MODES)
+    if unknown:
+        raise SettingError(f"accepted-privacy of this silo: {sorted(unknown)} are not {MODES}")
+    return Policy(modes=modes, phases=("sum",))  # type: ignore[arg-type]
+
+
+def _identity(context: Context) -> Identity:
+    name = silo_name(int(context.node_config["partition-id"]))
+    path = context.node_config.get("identity-key")
+    if path:
+        return Identity.from_pem(name, _text(path, "identity-key"))
+    return simulated_identity(name, int(context.run_config["seed"]))
+
+
+def _roster(context: Context) -> Roster:
+    path, key = (context.node_config.get(k) for k in ("roster", "consortium-key"))
+    if path and key:
+        return Roster.verify(_text(path, "roster"), bytes.fromhex(str(key)))
+    if context.node_config.get("identity-key"):
+        raise SettingError("this silo has an identity-key: set its roster and consortium-key too")
+    names = map(silo_name, range(int(context.node_config["num-partitions"])))
+    return simulated_roster(names, int(context.run_config["seed"]))
+
+
+def _text(path: object, key: str) -> str:
+    try:
+        return Path(str(path)).read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingError(
+            f"{key} = {path} of this silo cannot be read: {error.strerror}"
+        ) from None

@@ -1,0 +1,101 @@
+"""What the sums of a phase look like, told beforehand: names, shapes, and sizes for fixed point.
+
+The server knows them from the bank and the settings. They travel with every message, so that all
+silos send the same vector whatever they did: what a silo has nothing for is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from flwr.app import RecordDict
+from torch import Tensor
+
+from fedvemoe_app.em.shapes import Shapes, update_shapes
+from fedvemoe_app.em.state import Bank
+from fedvemoe_app.em.statistics import Update
+from fedvemoe_app.errors import RunError
+from fedvemoe_app.flower.wire import get_facts, put_facts
+
+WEIGHT_BOUND = {"equal": 1.0, "sqrt": 1e3, "tokens": 1e6}
+"""What a silo may weigh before anything was summed: a million training tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Shapes of a phase's sums; ``rms`` of one silo's values, per tensor and expert [K].
+
+    Arrays with an ``rms`` are large tensors, summed in words whose step follows from it; all
+    others are statistics, summed at one fine step.
+    """
+
+    shapes: Shapes
+    rms: dict[str, list[float]] = field(default_factory=dict)
+
+    def put(self, content: RecordDict) -> None:
+        """Add the template to a message."""
+        put_facts(content, "template", {"shapes": self.shapes, "rms": self.rms})
+
+    @classmethod
+    def get(cls, content: RecordDict) -> Self:
+        """Return the template of a message; RunError where there is none."""
+        facts = get_facts(content, "template")
+        return cls({name: tuple(shape) for name, shape in facts["shapes"].items()}, facts["rms"])
+
+    @classmethod
+    def told(cls, content: RecordDict) -> Shapes | None:
+        """Return the shapes that a message tells its receiver, if it does."""
+        return cls.get(content).shapes if "template" in content else None
+
+    def conform(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return ``sums`` with zeros for what is missing; RunError for what does not belong."""
+        for name, tensor in sums.items():
+            if tuple(tensor.shape) != self.shapes.get(name):
+                raise RunError(f"{name} of shape {tuple(tensor.shape)} is not in the template")
+        return {
+            name: sums[name] if name in sums else torch.zeros(shape, dtype=self._dtype(name))
+            for name, shape in self.shapes.items()
+        }
+
+    def _dtype(self, name: str) -> torch.dtype:
+        return torch.float32 if name in self.rms else torch.float64
+
+
+@dataclass(slots=True)
+class Scales:
+    """How large one silo's changes were in the last round that trained a tensor.
+
+    ``first`` serves before there was one: generous, for a word of 32 bits has room to spare.
+    """
+
+    first: float
+    known: dict[str, Tensor] = field(default_factory=dict)
+
+    def learn(self, total: Update) -> None:
+        """Take the sizes from a round's sums."""
+        silos = float(total.silos)
+        for name, squares in total.squares.items():
+            size = total.delta[name][0].numel()
+            # With c contributors of equal weight: c / sqrt(silos) times the size of one's change.
+            self.known[name] = (squares * total.weight / size / silos).sqrt()
+
+    def template(self, bank: Bank, trained: list[str]) -> Template:
+        """Return the template of a training round of the living ``bank``."""
+        shapes = {name: tuple(bank.experts[name].shape) for name in trained}
+        experts = len(bank.alive)
+        rms: dict[str, Any] = {}
+        for name in trained:
+            known = self.known.get(name, torch.zeros(experts))
+            rms[f"delta/{name}"] = torch.where(known > 0, known, self.first).tolist()
+        return Template(update_shapes(experts, shapes), rms)
+
+
+def first_scale(silo_weight: str, learning_rate: float, steps: int) -> float:
+    """Return a size that one silo's weighted change does not exceed by much in a first round.
+
+    An optimiser of AdamW's kind moves a parameter by about the learning rate in a step.
+    """
+    return 0.3 * WEIGHT_BOUND[silo_weight] * learning_rate * steps

@@ -1,0 +1,82 @@
+"""Words on the wire: lanes of a secure sum as records, and what a message shows a silo."""
+
+from __future__ import annotations
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from fedvemoe_app.errors import RunError
+from fedvemoe_app.flower.template import Template
+from fedvemoe_app.secagg.codec import digest
+from fedvemoe_app.secagg.layout import Arrays, Field, Lanes, Layout
+from fedvemoe_app.secagg.ring import Ring
+from fedvemoe_app.secagg.transcript import Shown
+
+KAPPA = 256.0
+"""Largest value of a tensor in root mean squares; 32 bits leave a relative step of about 1e-6."""
+OWN = "secagg"
+"""The record of a message that belongs to the protocol and differs from silo to silo."""
+
+
+def layout_of(template: Template, ring: Ring) -> Layout:
+    """Return the layout of a template's sums; both ends compute it, and masks are bound to it."""
+    fields = []
+    for name, shape in template.shapes.items():
+        if name in template.rms:
+            steps = tuple(ring.step(rms, KAPPA) for rms in template.rms[name])
+            fields.append(Field(name, shape, "tensors", steps))
+        else:
+            fields.append(Field(name, shape, "statistics"))
+    return Layout(tuple(fields), ring)
+
+
+def shown_in(content: RecordDict, layout: Layout) -> Shown:
+    """Return what a message shows a silo: every array and every word of text but the protocol's."""
+    model: Arrays = {
+        f"{name}/{kind}": array.numpy()
+        for name, record in content.array_records.items()
+        for kind, array in record.items()
+    }
+    texts = [
+        digest("record", name, str(dict(record)))
+        for name, record in sorted(content.config_records.items())
+        if name != OWN
+    ]
+    return Shown.of(model, b"".join(texts), layout)
+
+
+def ring_of(content: RecordDict) -> Ring:
+    """Return the ring in which a message asks for words; RunError where it does not say."""
+    own = content.config_records[OWN]
+    try:
+        return Ring(int(own["bits"]), int(own["silos"]))  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"a message without bits and silos in its record {OWN}") from error
+
+
+def put_lanes(content: RecordDict, lanes: Lanes) -> None:
+    """Add the lanes of an upload."""
+    content["words"] = ArrayRecord({lane: Array(words) for lane, words in lanes.items()})
+
+
+def get_lanes(content: RecordDict) -> Lanes:
+    """Return the lanes that ``put_lanes`` added; RunError where they are missing or damaged."""
+    try:
+        record = content.array_records["words"]
+        return {lane: np.array(array.numpy()) for lane, array in record.items()}  # type: ignore[misc]
+    except Exception as error:  # bytes from elsewhere make NumPy's reader raise almost anything
+        raise RunError("an upload without its words, or with damaged ones") from error
+
+
+def put_own(content: RecordDict, **parts: bytes | int) -> None:
+    """Add the protocol's own record."""
+    content[OWN] = ConfigRecord({**parts})
+
+
+def get_own(content: RecordDict, part: str) -> bytes:
+    """Return bytes of the protocol's own record; RunError where they are missing."""
+    record = content.config_records.get(OWN)
+    value = record.get(part) if record is not None else None
+    if not isinstance(value, bytes):
+        raise RunError(f"a message without {part} in its record {OWN}")
+    return value
