@@ -7,17 +7,16 @@ door must open before torch and transformers are loaded.
 from __future__ import annotations
 
 import logging
-from importlib import import_module
+from collections.abc import Callable
 
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedvemoe_app.errors import FedVemoeError
+from fedvemoe_app.flower.consent import reports_in_full
 
 REFUSED, BROKEN = 1000, 1001
 """Error codes of a reply: a silo that says why it did not do its part, and one that broke."""
-
-PHASES, SECURE = "fedvemoe_app.flower.phases", "fedvemoe_app.flower.secure_silo"
 
 app = ClientApp()
 
@@ -31,25 +30,25 @@ def hello(message: Message, context: Context) -> Message:
 @app.query("secagg_advertise")
 def secagg_advertise(message: Message, context: Context) -> Message:
     """Advertise keys for a secure sum."""
-    return _answer("secagg_advertise", message, context, SECURE)
+    return _protocol("secagg_advertise", message, context)
 
 
 @app.query("secagg_share")
 def secagg_share(message: Message, context: Context) -> Message:
     """Share the secrets of a secure sum."""
-    return _answer("secagg_share", message, context, SECURE)
+    return _protocol("secagg_share", message, context)
 
 
 @app.query("secagg_confirm")
 def secagg_confirm(message: Message, context: Context) -> Message:
     """Sign the survivors of a secure sum."""
-    return _answer("secagg_confirm", message, context, SECURE)
+    return _protocol("secagg_confirm", message, context)
 
 
 @app.query("secagg_unmask")
 def secagg_unmask(message: Message, context: Context) -> Message:
     """Help to take the masks off a secure sum."""
-    return _answer("secagg_unmask", message, context, SECURE)
+    return _protocol("secagg_unmask", message, context)
 
 
 @app.evaluate()
@@ -76,15 +75,43 @@ def train(message: Message, context: Context) -> Message:
     return _answer("train", message, context)
 
 
-def _answer(phase: str, message: Message, context: Context, module: str = PHASES) -> Message:
-    """Run a phase; a failure becomes an error reply, so that it costs only this silo's part."""
+def _answer(phase: str, message: Message, context: Context) -> Message:
+    """Do this silo's part of a phase; what it sums leaves in the form that was asked for."""
+
+    def step() -> RecordDict:
+        from fedvemoe_app.flower import phases, secure_silo
+
+        reply = getattr(phases, phase)(message.content, context)
+        return secure_silo.protect(message.content, reply, context)
+
+    return _or_error(step, phase, message, context)
+
+
+def _protocol(step: str, message: Message, context: Context) -> Message:
+    """Do this silo's part of a secure sum that is the protocol's alone."""
+
+    def own() -> RecordDict:
+        from fedvemoe_app.flower import secure_silo
+
+        reply: RecordDict = getattr(secure_silo, step)(message.content, context)
+        return reply
+
+    return _or_error(own, step, message, context)
+
+
+def _or_error(
+    step: Callable[[], RecordDict], name: str, message: Message, context: Context
+) -> Message:
+    """Reply with what ``step`` returns; a failure becomes an error reply and costs only its part.
+
+    The reason is for the server's eyes only where this silo reports in full.
+    """
     try:
-        content = getattr(import_module(module), phase)(message.content, context)
-        if module == PHASES:
-            content = import_module(SECURE).protect(message.content, content, context)
-        return Message(content, reply_to=message)
-    except FedVemoeError as error:
-        return Message(Error(REFUSED, str(error)), reply_to=message)
+        return Message(step(), reply_to=message)
     except Exception as error:
-        logging.getLogger("flwr").exception("phase %s failed", phase)
-        return Message(Error(BROKEN, f"{type(error).__name__}: {error}"), reply_to=message)
+        refused = isinstance(error, FedVemoeError)
+        logging.getLogger("flwr").error("%s: %s", name, error, exc_info=not refused)
+        reason = str(error) if refused else f"{type(error).__name__}: {error}"
+        if not reports_in_full(context):
+            reason = f"{type(error).__name__}; the silo's own log says more"
+        return Message(Error(REFUSED if refused else BROKEN, reason), reply_to=message)

@@ -171,10 +171,10 @@ class OutputSettings:
     log_dir: str = setting("runs", "folder that holds the folders of runs")
     run_name: str = setting("", "the run's folder; empty makes one from date and time")
     privacy: str = setting(
-        "none", "how sums are formed; this version has: " + ", ".join(BUILT_PRIVACY)
+        "secagg", "how sums are formed; this version has: " + ", ".join(BUILT_PRIVACY)
     )
     c_min: int = setting(
-        3, "silos whose changes of an expert are summed at least, under secagg and sim", low=1
+        0, "least silos in the sum of an expert's changes; 0 is 3 if silos suffice", low=0
     )
     min_survivors: int = setting(3, "silos that a secure sum holds at least", low=2)
     confirm: bool = setting(

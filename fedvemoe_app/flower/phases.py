@@ -18,9 +18,11 @@ from fedvemoe_app.em import sketch as em_sketch
 from fedvemoe_app.em.round import Belief
 from fedvemoe_app.em.statistics import Sums
 from fedvemoe_app.errors import BaseModelError, RunError
-from fedvemoe_app.evaluation.scores import Score
+from fedvemoe_app.evaluation import histogram
+from fedvemoe_app.evaluation.scores import Score, pool
 from fedvemoe_app.flower import memory
 from fedvemoe_app.flower.code import code_hash
+from fedvemoe_app.flower.consent import reports_in_full
 from fedvemoe_app.flower.wire import get_bank, get_facts, get_tensors, mark, put_facts, put_tensors
 from fedvemoe_app.silo import Silo, open_silo
 
@@ -40,7 +42,8 @@ def hello(content: RecordDict, context: Context) -> RecordDict:
             f"base model {silo.config.model.model_name} of this silo has fingerprint "
             f"{silo.base[:16]}, the server's has {expected['base'][:16]}: use the same files"
         )
-    reply = _reply({}, None, {})
+    reply = RecordDict()
+    put_tensors(reply, "sums", {})
     put_facts(reply, "report", {"name": silo.name})
     return reply
 
@@ -52,8 +55,11 @@ def assess(content: RecordDict, context: Context) -> RecordDict:
     belief, total = silo.assess(bank)
     memory.remember(context.state, order["round"], bank, belief)
     scores = silo.evaluate(belief) if order["evaluate"] else {}
-    sums = {**total.arrays(), **_score_sums(scores, order["tasks"])}
-    return _reply(sums, silo, {**_beliefs(belief), "scores": _plain(scores)})
+    sums = total.arrays()
+    if order["evaluate"]:
+        sums |= _score_sums(scores, order["tasks"])
+        sums["ppl_histogram"] = histogram.one_hot(pool(scores.values()).ppl)
+    return _reply(context, sums, silo, {**_beliefs(belief), "scores": _plain(scores)})
 
 
 def sketch(content: RecordDict, context: Context) -> RecordDict:
@@ -62,14 +68,14 @@ def sketch(content: RecordDict, context: Context) -> RecordDict:
     bank, _ = memory.recall(context.state, get_facts(content, "order")["round"])
     found = silo.sketch(bank)
     memory.remember_sketch(context.state, found)
-    return _reply(em_sketch.moments(found), silo, {})
+    return _reply(context, em_sketch.moments(found), silo, {})
 
 
 def cluster(content: RecordDict, context: Context) -> RecordDict:
     """Join the nearest centroid of each restart."""
     start = get_tensors(content, "start")
     direction = memory.direction(context.state, start["mean"])
-    return _reply(em_sketch.join(direction, start["centroids"]), None, {})
+    return _reply(context, em_sketch.join(direction, start["centroids"]), None, {})
 
 
 def train(content: RecordDict, context: Context) -> RecordDict:
@@ -85,7 +91,7 @@ def train(content: RecordDict, context: Context) -> RecordDict:
         raise RunError("this silo holds another bank than the server: it would train in vain")
     weights = belief.train if first is None else first
     weights = torch.where(torch.tensor(order["open"]), weights, 0.0)
-    return _reply(silo.train(bank, weights, order["round"]), silo, {})
+    return _reply(context, silo.train(bank, weights, order["round"]), silo, {})
 
 
 def _silo(context: Context) -> Silo:
@@ -98,11 +104,14 @@ def _silo(context: Context) -> Silo:
 
 
 def _reply(
-    sums: Sums | Mapping[str, Tensor], silo: Silo | None, report: Mapping[str, Any]
+    context: Context,
+    sums: Sums | Mapping[str, Tensor],
+    silo: Silo | None,
+    report: Mapping[str, Any],
 ) -> RecordDict:
     content = RecordDict()
     put_tensors(content, "sums", sums.arrays() if isinstance(sums, Sums) else sums)
-    if silo and silo.config.output.reporting == "full":
+    if silo and reports_in_full(context):
         who = {"category": silo.category, "domain": silo.domain, "tasks": silo.tasks}
         put_facts(content, "report", {**who, **report})
     return content

@@ -14,6 +14,7 @@ from torch import Tensor
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update, spread
+from fedvemoe_app.evaluation.histogram import worst
 from fedvemoe_app.evaluation.scores import Score, pool
 from fedvemoe_app.evaluation.transfer import negative_transfer, summarize
 from fedvemoe_app.flower.one_reply import Tally
@@ -31,6 +32,7 @@ class _Round:
     update: Update | None = None
     assessment: Assessment | None = None
     scores: Mapping[str, Score] = field(default_factory=dict)
+    histogram: Tensor | None = None
     reports: Mapping[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     bytes_up: int = 0
@@ -96,12 +98,13 @@ class Recorder:
         """Keep the sums of the M-step for the round's row."""
         self._round.update = total
 
-    def assessed(self, total: Assessment, scores: Tensor | None, tasks: Sequence[str]) -> None:
-        """Keep the sums of the E-step, and the scores [tasks, 6] where there was an evaluation."""
+    def assessed(self, total: Assessment, sums: Mapping[str, Tensor], tasks: Sequence[str]) -> None:
+        """Keep the sums of the E-step; with an evaluation, scores [tasks, 6] and the histogram."""
         self._round.assessment = total
-        if scores is not None:
-            rows = zip(tasks, scores.numpy(), strict=True)
+        if "scores" in sums:
+            rows = zip(tasks, sums["scores"].numpy(), strict=True)
             self._round.scores = {task: Score.from_array(row) for task, row in rows}
+            self._round.histogram = sums["ppl_histogram"]
 
     def round_done(self, round_: int, bank: Bank) -> None:
         """Write the rows of a round, of its tasks and, under full reporting, of its silos."""
@@ -130,7 +133,7 @@ class Recorder:
             prior=bank.prior.tolist(),
             loss_train=float(update.loss / update.tokens) if update else None,
             ppl=total.ppl,
-            ppl_worst=max((row["ppl"] for row in clients if row["ppl"]), default=None),
+            ppl_worst=self._worst(clients),
             rouge_l=total.rouge_l_percent,
             exact_match=total.exact_match_percent,
             negative_transfer_share=harm.share if harm else None,
@@ -138,6 +141,12 @@ class Recorder:
             bytes_down=self._round.bytes_down,
             seconds=self._round.seconds,
         )
+
+    def _worst(self, clients: Sequence[ClientRow]) -> float | None:
+        """Return the worst silo's perplexity; under aggregate reporting, its bucket's end."""
+        if clients:
+            return max((row["ppl"] for row in clients if row["ppl"]), default=None)
+        return None if self._round.histogram is None else worst(self._round.histogram)
 
     def _mass(self, bank: Bank) -> list[float] | None:
         total = self._round.assessment

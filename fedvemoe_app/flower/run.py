@@ -23,6 +23,7 @@ from fedvemoe_app.flower.consortium import (
     wait_for_nodes,
 )
 from fedvemoe_app.flower.one_reply import OneReplyGrid
+from fedvemoe_app.flower.privacy import fitted
 from fedvemoe_app.flower.recorder import Recorder
 from fedvemoe_app.flower.secure import SecureGrid
 from fedvemoe_app.flower.strategy import FedVEMoE
@@ -51,6 +52,7 @@ def run(grid: Grid, config: RunConfig) -> Path:
         Where too few silos answer, or the run's folder cannot be written.
     """
     nodes = wait_for_nodes(grid, config.rounds.min_silos, config.rounds.phase_timeout)
+    config = fitted(config, len(nodes))
     check(config, len(nodes))
     journal = Journal.create(
         Path(config.output.log_dir).absolute(),

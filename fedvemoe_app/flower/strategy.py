@@ -21,6 +21,7 @@ from fedvemoe_app.em.shapes import assessment_shapes, clusters_shapes, moments_s
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update
 from fedvemoe_app.errors import RunError
+from fedvemoe_app.evaluation.histogram import BUCKETS
 from fedvemoe_app.evaluation.scores import Score
 from fedvemoe_app.flower.consortium import Consortium, require
 from fedvemoe_app.flower.one_reply import Tally, sums_of
@@ -144,8 +145,9 @@ class FedVEMoE(Strategy):
         order = {"round": server_round, "evaluate": due, "tasks": self._tasks}
         put_facts(content, "order", order)
         shapes = assessment_shapes(len(self.bank.slots))
-        if due and self._tasks:
+        if due:
             shapes["scores"] = (len(self._tasks), SCORES)
+            shapes["ppl_histogram"] = (BUCKETS,)
         Template(shapes).put(content)
         asked = self._consortium.names if due else self._sample(server_round + 1)
         return self._messages(asked, "evaluate", content, server_round)
@@ -162,7 +164,7 @@ class FedVEMoE(Strategy):
         concentration = self._config.em.prior_concentration
         living = assess_step(self.bank.living(), total, concentration=concentration)
         self.bank = self.bank.with_living(living)
-        self._recorder.assessed(total, sums.get("scores"), self._tasks)
+        self._recorder.assessed(total, sums, self._tasks)
         return None
 
     def summary(self) -> None:
@@ -228,8 +230,7 @@ class FedVEMoE(Strategy):
 
     def _open(self, contributors: Tensor) -> list[bool]:
         """Return which experts are summed: a sum over fewer than c-min silos tells of each."""
-        hidden = self._config.output.privacy != "none"
-        least = self._config.output.c_min if hidden else 0
+        least = self._config.output.c_min
         return [count >= least for count in contributors.tolist()]
 
     def _evaluation_due(self, round_: int) -> bool:

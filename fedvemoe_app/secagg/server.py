@@ -7,8 +7,8 @@ raises SecAggAbort if too few are left; then the sum is void and nothing of it i
     server.spec.to_bytes()         -> every silo of the cohort
     take_advertisement ...            advertisements() -> who advertised
     take_shares ...                   inboxes()        -> each its own
-    open_uploads(shown), take_upload ...  survivors()  -> the survivors, if spec.confirm
-    take_confirmation ...             unmasking()      -> the survivors
+    open_uploads(shown), take_upload ...  survivors()  -> the survivors (sent if spec.confirm)
+    take_confirmation (if spec.confirm)   unmasking()  -> the survivors
     take_unmasked ...                 total()          -> the sums
 """
 

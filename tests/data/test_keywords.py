@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fedvemoe_app.data.catalogue import TaskCard
 from fedvemoe_app.data.assignment.keywords import KEYWORDS, find, keywords_of, load_keywords
+from fedvemoe_app.data.catalogue import TaskCard
 from fedvemoe_app.errors import DataError
 
 

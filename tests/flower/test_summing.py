@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.inprocess import InProcessGrid
-from fedvemoe_app.flower.summing import SummingGrid, Tally, sums_of
+from fedvemoe_app.flower.one_reply import Tally, sums_of
+from fedvemoe_app.flower.summing import SummingGrid
 from fedvemoe_app.flower.wire import put_facts, put_tensors, size_in_bytes
 
 Answer = RecordDict | Error | None

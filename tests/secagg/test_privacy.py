@@ -2,7 +2,7 @@
 
 The server removes each survivor's own mask in the end, so what must hide a silo from it are the
 pair masks alone. Removed by hand, each turned a test here red: pair masks; own masks (an upload
-whose sender then counts as dropped); a key per lane; masks of a fresh session; the sign of pairs.
+whose sender then counts as dropped); a key per lane; masks of a fresh session.
 """
 
 from __future__ import annotations

@@ -1,0 +1,20 @@
+"""What a silo agrees to say of itself. Imported by the door: no heavy imports here."""
+
+from __future__ import annotations
+
+from flwr.app import Context
+
+
+def simulated(context: Context) -> bool:
+    """Whether this silo is one of a simulation: it has no identity key of its own."""
+    return "identity-key" not in context.node_config
+
+
+def reports_in_full(context: Context) -> bool:
+    """Whether figures and words of this silo's own may leave it.
+
+    The run must ask for it (``reporting = full``) and, outside a simulation, the silo's node
+    config must allow it with ``reporting = "full"``.
+    """
+    asked = context.run_config.get("reporting") == "full"
+    return asked and (simulated(context) or context.node_config.get("reporting") == "full")
