@@ -39,6 +39,7 @@ Handler = Callable[[Message, Context], Message]
 
 SMALL: Settings = {
     "torch-threads": 1,
+    "privacy": "none",
     "lora-rank": 2,
     "lora-alpha": 4.0,
     "tasks-per-category": TASKS_PER_HOUSE,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from flwr.app import Context
 
+from fedvemoe_app.config import OutputSettings
+
 
 def simulated(context: Context) -> bool:
     """Whether this silo is one of a simulation: it has no identity key of its own."""
@@ -16,5 +18,5 @@ def reports_in_full(context: Context) -> bool:
     The run must ask for it (``reporting = full``) and, outside a simulation, the silo's node
     config must allow it with ``reporting = "full"``.
     """
-    asked = context.run_config.get("reporting") == "full"
-    return asked and (simulated(context) or context.node_config.get("reporting") == "full")
+    asked = context.run_config.get("reporting", OutputSettings().reporting)
+    return asked == "full" and (simulated(context) or context.node_config.get("reporting") == "full")

@@ -67,7 +67,7 @@ def start(settings: Settings, mark: str) -> subprocess.Popen[str]:
 def test_a_run_on_ray_equals_the_run_in_this_process(
     settings: Callable[..., Settings], mark: str
 ) -> None:
-    chosen = {**settings(run_name="ray"), "num-server-rounds": 1}
+    chosen = {**settings(run_name="ray", privacy="secagg"), "num-server-rounds": 1}
     process = start(chosen, mark)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
