@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +9,9 @@ import typer
 from rich.console import Console
 
 from fedvemoe_app.config import RunConfig
-from fedvemoe_app.errors import FedVemoeError
+from fedvemoe_app.console import readable_errors
 from fedvemoe_app.overrides import gather
+from fedvemoe_app.roster_cli import app as roster
 
 app = typer.Typer(
     help="Federated variational EM over a shared bank of LoRA experts.",
@@ -24,6 +23,7 @@ data = typer.Typer(help="Look at task banks.", no_args_is_help=True)
 base = typer.Typer(help="Build base models.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(base, name="base")
+app.add_typer(roster, name="roster")
 
 SettingsFile = Annotated[
     Path | None, typer.Option("--run-config", "-c", help="TOML file of settings.")
@@ -52,7 +52,7 @@ def run(
     from fedvemoe_app.launch import launch
 
     console = Console()
-    with _errors(console):
+    with readable_errors(console):
         config = RunConfig.from_flat(gather(RunConfig, run_config, settings or []))
         launch(config, Resources(silos, cpus_per_silo, gpus_per_silo), console)
 
@@ -67,7 +67,7 @@ def report(
     from fedvemoe_app.report.summary import print_summary
 
     console = Console()
-    with _errors(console):
+    with readable_errors(console):
         found = read_run(folder)
         print_summary(found, console, draw_all(found))
 
@@ -90,7 +90,7 @@ def inspect(settings: Words = None, run_config: SettingsFile = None, silos: Silo
     from fedvemoe_app.data.holdings import assignment_of, bank_of
 
     console = Console()
-    with _errors(console):
+    with readable_errors(console):
         config = RunConfig.from_flat(gather(RunConfig, run_config, settings or []))
         seed = config.output.seed
         bank = bank_of(config.data, seed)
@@ -113,18 +113,8 @@ def build(
     from fedvemoe_app.launch import build_from_bank
 
     console = Console()
-    with _errors(console):
+    with readable_errors(console):
         folder = build_from_bank(bank, size, seed, console)
         console.print(
             f"base model: [bold]{folder}[/bold]\nuse it with: model-name={folder}", soft_wrap=True
         )
-
-
-@contextmanager
-def _errors(console: Console) -> Iterator[None]:
-    """Turn an error meant for the user into one readable reason and exit code 1."""
-    try:
-        yield
-    except FedVemoeError as error:
-        console.print(f"[bold red]error:[/bold red] {error}", soft_wrap=True, highlight=False)
-        raise typer.Exit(1) from None

@@ -112,9 +112,7 @@ class RoundSettings:
     shrinkage: float = setting(
         1.0, "damping by absent silos, in average silos; none when all answer", low=0.0
     )
-    row_cap: int = setting(
-        0, "tokens times experts in one forward pass; 0 is 2,000 on a CPU, 16,000 on a GPU", low=0
-    )
+    row_cap: int = setting(0, "tokens times experts in a forward pass; 0 suits the device", low=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +174,9 @@ class OutputSettings:
     c_min: int = setting(
         0, "least silos in the sum of an expert's changes; 0 is 3 if silos suffice", low=0
     )
-    min_survivors: int = setting(3, "silos that a secure sum holds at least", low=2)
+    min_survivors: int = setting(3, "silos that a secure sum holds at least", low=3)
+    roster: str = setting("", "the consortium's signed roster, for the server; empty in simulation")
+    consortium_key: str = setting("", "the consortium's public key in hex, which signed the roster")
     confirm: bool = setting(
         False, "silos sign who is in a sum before they unmask it (against an active server)"
     )

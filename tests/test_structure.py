@@ -36,8 +36,8 @@ LAYERS = {
     **dict.fromkeys(("em", "secagg"), 1),
     "data": 2,
     "model": 3,
-    **dict.fromkeys(("evaluation", "report", "silo", "flower"), 4),
-    **dict.fromkeys(("server_app", "client_app", "launch", "reference", "cli"), 5),
+    **dict.fromkeys(("evaluation", "report", "silo", "flower", "console"), 4),
+    **dict.fromkeys(("server_app", "client_app", "launch", "reference", "roster_cli", "cli"), 5),
 }
 """The layer of each package or module; it imports from lower layers and from itself."""
 
@@ -53,6 +53,7 @@ SIDEWAYS = {
     ("flower", "report"): "the server keeps the journal of its run",
     ("cli", "launch"): "a command calls one thing",
     ("cli", "reference"): "a command prints the reference",
+    ("cli", "roster_cli"): "the commands on keys are commands",
 }
 """The steps within a layer, each with its reason."""
 

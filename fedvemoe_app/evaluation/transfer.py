@@ -98,7 +98,7 @@ def read_baselines(path: Path, clients: Iterable[str] | None = None) -> Baseline
     if missing:
         raise DataError(
             f"local-baseline-json = {path} has no baseline for {', '.join(missing)}; it knows "
-            f"{', '.join(sorted(found))}. Make it again with strategy=local for the same silos"
+            f"{', '.join(sorted(found))}. Make it again for the same silos"
         )
     return Baselines(found, content["settings"])
 
@@ -108,8 +108,8 @@ def _load(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
-            f"local-baseline-json = {path} cannot be read ({error.strerror}); give the file that "
-            "a run with strategy=local wrote, or leave the setting empty"
+            f"local-baseline-json = {path} cannot be read ({error.strerror}); give a "
+            "file of local baselines, or leave the setting empty"
         ) from error
     except ValueError as error:
         raise DataError(f"local-baseline-json = {path} is not JSON: {error}") from error

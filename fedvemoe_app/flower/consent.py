@@ -19,4 +19,6 @@ def reports_in_full(context: Context) -> bool:
     config must allow it with ``reporting = "full"``.
     """
     asked = context.run_config.get("reporting", OutputSettings().reporting)
-    return asked == "full" and (simulated(context) or context.node_config.get("reporting") == "full")
+    return asked == "full" and (
+        simulated(context) or context.node_config.get("reporting") == "full"
+    )

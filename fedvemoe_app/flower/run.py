@@ -36,6 +36,7 @@ from fedvemoe_app.report.journal import Journal, read_run
 from fedvemoe_app.report.manifest import manifest
 from fedvemoe_app.report.plots import draw_all
 from fedvemoe_app.report.progress import Progress
+from fedvemoe_app.secagg.roster import Roster, read_roster
 from fedvemoe_app.secagg.simulated import simulated_roster
 
 LOG = logging.getLogger("flwr")
@@ -83,6 +84,8 @@ def check(config: RunConfig, silos: int) -> None:
     for note in assignment.notes:
         LOG.warning("%s", note)
     _local_baselines(config, [silo.name for silo in assignment.silos])
+    if config.output.roster:
+        read_roster(config.output.roster, config.output.consortium_key)
 
 
 @contextmanager
@@ -131,12 +134,20 @@ def _summing(
     return SecureGrid(
         grid,
         names,
-        simulated_roster(consortium.names, output.seed),
+        _roster(config, consortium),
         masked=output.privacy == "secagg",
         min_survivors=output.min_survivors,
         confirm=output.confirm,
         replied=progress.reply,
     )
+
+
+def _roster(config: RunConfig, consortium: Consortium) -> Roster:
+    """Return the identity keys of all silos: the consortium's, or those of a simulation."""
+    output = config.output
+    if output.roster:
+        return read_roster(output.roster, output.consortium_key)
+    return simulated_roster(consortium.names, output.seed)
 
 
 def lay_out(config: RunConfig, building: Building | None = None) -> Experts:

@@ -7,9 +7,7 @@ asked change, two more exchanges set up the new sum. ``sim`` sends the same word
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedvemoe_app.errors import RunError
+from fedvemoe_app.flower.account import Account
 from fedvemoe_app.flower.one_reply import OneReplyGrid, Replied, Tally, content_of
 from fedvemoe_app.flower.template import Template
 from fedvemoe_app.flower.wire import get_facts, size_in_bytes
@@ -33,29 +32,6 @@ from fedvemoe_app.secagg.spec import SessionSpec
 
 PHASE = "sum"
 Ended = TypeVar("Ended")
-
-
-@dataclass(slots=True)
-class _Account:
-    """What one sum costs and who fell out of it, gathered over its exchanges."""
-
-    started: float = field(default_factory=time.monotonic)
-    failures: dict[str, str] = field(default_factory=dict)
-    reports: dict[str, Any] = field(default_factory=dict)
-    bytes_down: int = 0
-    bytes_up: int = 0
-
-    def tally(self, answered: int, void: str = "") -> Tally:
-        """Return the tally; nobody is in a sum that is void."""
-        return Tally(
-            answered=answered,
-            failures=self.failures,
-            reports=self.reports,
-            bytes_down=self.bytes_down,
-            bytes_up=self.bytes_up,
-            seconds=time.monotonic() - self.started,
-            void=void,
-        )
 
 
 class SecureGrid(OneReplyGrid):
@@ -93,16 +69,17 @@ class SecureGrid(OneReplyGrid):
         self._bits = bits
         self._min_survivors = min_survivors
         self._confirm = confirm
-        self._count = 0
+        self._sums = 0
+        self._sessions = 0
         self._upcoming: tuple[Server, dict[str, bytes]] | None = None
-        self._account = _Account()
+        self._account = Account()
 
     def sum(
         self, sent: Mapping[str, Message], timeout: float | None
     ) -> tuple[dict[str, Tensor], Tally]:
         """Exchange these messages, by silo, for the sums; none, and why, where a sum is void."""
-        self._count += 1
-        self._account = _Account()
+        self._sums += 1
+        self._account = Account()
         try:
             sums, silos = (self._secure if self._masked else self._plain)(sent, timeout)
         except SecAggAbort as abort:
@@ -118,8 +95,9 @@ class SecureGrid(OneReplyGrid):
         carried = {name: self._carrying(message, len(sent)) for name, message in sent.items()}
 
         def take(name: str, content: RecordDict) -> None:
+            report = _report(content)
             sums.add(get_lanes(content))
-            self._note_report(name, content)
+            self._account.reports |= {name: report} if report else {}
 
         self._exchange(carried, timeout, take)
         return _tensors(sums.total()), sums.silos
@@ -129,7 +107,7 @@ class SecureGrid(OneReplyGrid):
     ) -> tuple[dict[str, Tensor], int]:
         """Run one session: uploads, then the shares that take the masks off."""
         server, inboxes = self._ready(sent, timeout)
-        upcoming = self._session(sent, self._count + 1)
+        upcoming = self._session(sent)
         self._upload(server, inboxes, upcoming, sent, timeout)
         survivors = server.survivors()
         if self._confirm:
@@ -144,14 +122,16 @@ class SecureGrid(OneReplyGrid):
         ready, self._upcoming = self._upcoming, None
         if ready and ready[1].keys() == sent.keys():
             return ready
-        server = self._session(sent, self._count)
+        server = self._session(sent)
         self._ask(server, "advertise", server.spec.to_bytes(), server.take_advertisement, timeout)
         self._ask(server, "share", server.advertisements(), server.take_shares, timeout)
         return server, server.inboxes()
 
-    def _session(self, silos: Mapping[str, Message], number: int) -> Server:
+    def _session(self, silos: Mapping[str, Message]) -> Server:
+        """Return a session of its own number: silos refuse one that is not newer than the last."""
+        self._sessions += 1
         spec = SessionSpec.new(
-            number,
+            self._sessions,
             PHASE,
             silos,
             bits=self._bits,
@@ -178,9 +158,10 @@ class SecureGrid(OneReplyGrid):
         }
 
         def take(name: str, content: RecordDict) -> None:
+            report, advert = _report(content), get_own(content, "advert")
             _require(server, name, server.take_upload(name, get_lanes(content)))
-            upcoming.take_advertisement(name, get_own(content, "advert"))
-            self._note_report(name, content)
+            upcoming.take_advertisement(name, advert)
+            self._account.reports |= {name: report} if report else {}
 
         self._exchange(carried, timeout, take)
 
@@ -210,12 +191,13 @@ class SecureGrid(OneReplyGrid):
         taken: Callable[[str, bytes], bool],
         timeout: float | None,
     ) -> None:
-        """Run an exchange that belongs to the protocol alone."""
+        """Run an exchange of the protocol's own with all that have not fallen out."""
 
         def take(name: str, content: RecordDict) -> None:
             _require(server, name, taken(name, get_own(content, "reply")))
 
-        asked = {n: self._message(n, step, request=request) for n in server.spec.cohort}
+        left = [name for name in server.spec.cohort if name not in self._account.failures]
+        asked = {name: self._message(name, step, request=request) for name in left}
         self._exchange(asked, timeout, take)
 
     def _exchange(
@@ -240,7 +222,7 @@ class SecureGrid(OneReplyGrid):
     def _carrying(self, message: Message, silos: int, **own: bytes) -> Message:
         """Return the message with the protocol's own record added, for one silo."""
         content = RecordDict(dict(message.content))
-        put_own(content, number=self._count, bits=self._bits, silos=silos, **own)
+        put_own(content, number=self._sums, bits=self._bits, silos=silos, **own)
         meta = message.metadata
         return Message(
             content, meta.dst_node_id, meta.message_type, ttl=meta.ttl, group_id=meta.group_id
@@ -251,13 +233,13 @@ class SecureGrid(OneReplyGrid):
         put_own(content, **own)
         return Message(content, self._nodes[name], f"query.secagg_{step}")
 
-    def _note_report(self, name: str, content: RecordDict) -> None:
-        if "report" in content:
-            self._account.reports[name] = get_facts(content, "report")
-
 
 def _layout(sent: Mapping[str, Message], ring: Ring) -> Layout:
     return layout_of(Template.get(next(iter(sent.values())).content), ring)
+
+
+def _report(content: RecordDict) -> Any:
+    return get_facts(content, "report") if "report" in content else None
 
 
 def _require(server: Server, name: str, taken: bool) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, RecordDict
 from torch import Tensor
 
+from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.assign import silo_name
 from fedvemoe_app.errors import SettingError
+from fedvemoe_app.flower.consent import simulated
 from fedvemoe_app.flower.template import Template
 from fedvemoe_app.flower.wire import get_tensors, put_tensors
 from fedvemoe_app.flower.words import OWN, get_own, layout_of, put_lanes, put_own, ring_of, shown_in
@@ -21,7 +23,7 @@ from fedvemoe_app.secagg.client import Client, Member
 from fedvemoe_app.secagg.codec import digest
 from fedvemoe_app.secagg.keys import derive
 from fedvemoe_app.secagg.layout import Lanes
-from fedvemoe_app.secagg.roster import Identity, Roster
+from fedvemoe_app.secagg.roster import Identity, Roster, read_roster
 from fedvemoe_app.secagg.simulated import simulated_identity, simulated_roster
 from fedvemoe_app.secagg.spec import MODES, Policy
 
@@ -64,6 +66,8 @@ def protect(asked: RecordDict, reply: RecordDict, context: Context) -> RecordDic
         Where this silo does not take part in sums of that form.
     """
     if "template" not in asked:
+        if get_tensors(reply, "sums"):
+            policy(context).admit("none")
         return reply
     template = Template.get(asked)
     sums = template.conform(get_tensors(reply, "sums"))
@@ -123,8 +127,12 @@ def _client(context: Context) -> Client:
 
 
 def policy(context: Context) -> Policy:
-    """Return what this silo's node config demands; ``accepted-privacy`` lists modes by comma."""
-    accepted = str(context.node_config.get("accepted-privacy", ",".join(MODES)))
+    """Return what this silo's node config demands; ``accepted-privacy`` lists modes by comma.
+
+    Where it says nothing, a silo of a simulation takes part in all, any other in ``secagg`` alone.
+    """
+    default = ",".join(MODES) if simulated(context) else "secagg"
+    accepted = str(context.node_config.get("accepted-privacy", default))
     modes = tuple(mode.strip() for mode in accepted.split(","))
     unknown = set(modes) - set(MODES)
     if unknown:
@@ -137,17 +145,21 @@ def _identity(context: Context) -> Identity:
     path = context.node_config.get("identity-key")
     if path:
         return Identity.from_pem(name, _text(path, "identity-key"))
-    return simulated_identity(name, int(context.run_config["seed"]))
+    return simulated_identity(name, _seed(context))
 
 
 def _roster(context: Context) -> Roster:
     path, key = (context.node_config.get(k) for k in ("roster", "consortium-key"))
     if path and key:
-        return Roster.verify(_text(path, "roster"), bytes.fromhex(str(key)))
-    if context.node_config.get("identity-key"):
+        return read_roster(str(path), str(key))
+    if not simulated(context):
         raise SettingError("this silo has an identity-key: set its roster and consortium-key too")
     names = map(silo_name, range(int(context.node_config["num-partitions"])))
-    return simulated_roster(names, int(context.run_config["seed"]))
+    return simulated_roster(names, _seed(context))
+
+
+def _seed(context: Context) -> int:
+    return RunConfig.from_flat(context.run_config).output.seed
 
 
 def _text(path: object, key: str) -> str:

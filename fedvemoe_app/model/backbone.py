@@ -95,7 +95,7 @@ def load_backbone(
     place = torch.device(_device_name(device))
     kind = _resolve_dtype(dtype, place, use_4bit)
     folder = base_folder(name_or_folder)
-    tokenizer = _load_tokenizer(name_or_folder)
+    tokenizer = load_tokenizer(name_or_folder)
     model = _load_model(name_or_folder, kind, use_4bit, place)
     _settle_padding(model, tokenizer, name_or_folder)
     if use_4bit:
@@ -138,7 +138,7 @@ def base_folder(name: str) -> Path:
         ) from error
 
 
-def _load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+
+from huggingface_hub import HfApi
 
 _TOKENIZER = ("tokenizer_config.json", "chat_template.jinja")
 # A fast tokenizer's one file says all; the older files are read only where it is absent.
@@ -19,12 +22,36 @@ _VOLATILE = ("transformers_version", "_name_or_path", "torch_dtype", "dtype")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def fingerprint(folder: Path) -> str:
-    """Return the sha256 of a model folder's config, tokenizer and weight files."""
+def fingerprint(folder: Path, weights: Mapping[str, str] | None = None) -> str:
+    """Return the sha256 of a model folder's config, tokenizer and weight files.
+
+    ``weights`` are the sha256 of the weight files by name, where the folder does not hold them
+    (``hub_weights``): a server that needs no weights need not download them.
+    """
+    files = {file.name: _file_digest(file) for file in _weight_files(folder)} or dict(weights or {})
+    tokenizer = [(file.name, _file_digest(file)) for file in _tokenizer_files(folder)]
     digest = hashlib.sha256(_config_text(folder / "config.json").encode())
-    for file in (*_tokenizer_files(folder), *_weight_files(folder)):
-        digest.update(f"\n{file.name} {_file_digest(file)}".encode())
+    for name, content in (*tokenizer, *sorted(files.items())):
+        digest.update(f"\n{name} {content}".encode())
     return digest.hexdigest()
+
+
+def hub_weights(name: str, revision: str) -> dict[str, str]:
+    """Return the sha256 of a hub model's weight files by name, as the hub lists them.
+
+    Raises
+    ------
+    OSError
+        Where the hub cannot be reached or does not know the model.
+    """
+    found = HfApi().model_info(name, revision=revision, files_metadata=True).siblings or []
+    listed = {file.rfilename: file.lfs.sha256 for file in found if file.lfs}
+    top = {name: digest for name, digest in listed.items() if "/" not in name}
+    for ending in (".safetensors", ".bin"):
+        chosen = {name: digest for name, digest in top.items() if name.endswith(ending)}
+        if chosen:
+            return chosen
+    return {}
 
 
 def _config_text(file: Path) -> str:

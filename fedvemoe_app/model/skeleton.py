@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from fedvemoe_app.errors import BaseModelError
-from fedvemoe_app.model.backbone import Backbone, base_folder
-from fedvemoe_app.model.fingerprint import fingerprint
+from fedvemoe_app.model.backbone import Backbone, base_folder, load_tokenizer
+from fedvemoe_app.model.fingerprint import fingerprint, hub_weights
 
 
 def skeleton(name_or_folder: str) -> Backbone:
@@ -19,11 +21,14 @@ def skeleton(name_or_folder: str) -> Backbone:
         If there is no such base.
     """
     folder = base_folder(name_or_folder)
+    load_tokenizer(name_or_folder)  # its files are part of what the fingerprint covers
     try:
         config = AutoConfig.from_pretrained(name_or_folder)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
+        weights = {} if Path(name_or_folder).is_dir() else hub_weights(name_or_folder, folder.name)
     except (OSError, ValueError) as error:
         raise BaseModelError(f"{name_or_folder} is no causal language model ({error})") from error
     model.requires_grad_(False).eval()
-    return Backbone(name_or_folder, model, None, fingerprint(folder), torch.device("meta"))
+    identity = fingerprint(folder, weights)
+    return Backbone(name_or_folder, model, None, identity, torch.device("meta"))

@@ -213,8 +213,7 @@ def _new_folder(log_dir: Path, run_name: str | None) -> Path:
         folder.mkdir(parents=True)
     except FileExistsError as error:
         raise RunError(
-            f"the run folder {folder} exists already; choose another run-name, or continue that "
-            f"run with: fedvemoe resume {folder}"
+            f"the run folder {folder} exists already; choose another run-name"
         ) from error
     except OSError as error:
         raise RunError(

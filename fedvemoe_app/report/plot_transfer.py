@@ -13,8 +13,8 @@ from fedvemoe_app.report import style
 from fedvemoe_app.report.journal import Curve, Run, curve, known
 
 ADVICE = (
-    "To see negative transfer, train each silo alone (fedvemoe run strategy=local) and give the "
-    "file of baselines to the next run as local-baseline-json."
+    "To see negative transfer, give the perplexity of each silo trained alone to the next run "
+    "as local-baseline-json."
 )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from cryptography.exceptions import InvalidSignature
@@ -132,6 +133,17 @@ class Roster:
                 "ask the consortium for its roster, or pin the right key"
             ) from None
         return roster
+
+
+def read_roster(path: str, consortium_key: str) -> Roster:
+    """Return the roster in a file; SettingError unless the key (64 hex digits) signed it."""
+    try:
+        key = bytes.fromhex(consortium_key)
+        return Roster.verify(Path(path).read_text(encoding="utf-8"), key)
+    except ValueError:
+        raise SettingError(f"consortium-key = {consortium_key}: must be 64 hex digits") from None
+    except OSError as error:
+        raise SettingError(f"roster = {path} cannot be read: {error.strerror}") from None
 
 
 def _parsed(text: str) -> tuple[dict[str, bytes], bytes]:

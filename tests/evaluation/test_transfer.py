@@ -59,7 +59,7 @@ def test_kinds_of_baseline_are_not_mixed() -> None:
 
 
 def test_missing_file_names_setting_and_fix(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"local-baseline-json = .*none\.json.*strategy=local"):
+    with pytest.raises(DataError, match=r"local-baseline-json = .*none\.json.*local baselines"):
         read_baselines(tmp_path / "none.json")
 
 

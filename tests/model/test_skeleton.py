@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from transformers import AutoModelForCausalLM
 
 from fedvemoe_app.errors import BaseModelError
 from fedvemoe_app.model.backbone import Backbone
 from fedvemoe_app.model.experts import Experts
+from fedvemoe_app.model.fingerprint import fingerprint, hub_weights
 from fedvemoe_app.model.skeleton import skeleton
 from tests.model import tiny
 
@@ -64,3 +69,26 @@ def test_what_is_no_base_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty" / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(BaseModelError, match="empty is no causal language model"):
         skeleton(str(tmp_path / "empty"))
+
+
+def test_a_server_without_the_weights_knows_the_base_by_the_hubs_list(
+    small_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = tmp_path / "0123abcd"
+    shutil.copytree(small_base, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    listed = [
+        SimpleNamespace(
+            rfilename=file.name,
+            lfs=SimpleNamespace(sha256=hashlib.sha256(file.read_bytes()).hexdigest()),
+        )
+        for file in small_base.glob("*.safetensors")
+    ]
+    others = [
+        SimpleNamespace(rfilename="config.json", lfs=None),
+        SimpleNamespace(rfilename="onnx/model.safetensors", lfs=SimpleNamespace(sha256="0")),
+    ]
+    info = SimpleNamespace(siblings=[*others, *listed])
+    monkeypatch.setattr(HfApi, "model_info", lambda *args, **kwargs: info)
+    weights = hub_weights("some/base", bare.name)
+    assert fingerprint(bare, weights) == fingerprint(small_base)
+    assert fingerprint(bare) != fingerprint(small_base)

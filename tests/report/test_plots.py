@@ -143,7 +143,7 @@ def test_without_a_baseline_the_change_since_round_0_is_drawn(tmp_path: Path) ->
     run = make_run(tmp_path, silos=5, baseline=False)
     figure = plot_transfer.draw(run)
     assert "Change since round 0 (no local baseline was given)" in flat(figure)
-    assert "strategy=local" in flat(figure)
+    assert "trained alone" in flat(figure)
     assert "local-baseline-json" in flat(figure)
     assert all(value < 0 for value in plot_transfer.compare(run).values.values())
 

@@ -1,0 +1,23 @@
+"""What all commands have in common: a mistake ends as one readable reason, never a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from fedvemoe_app.errors import FedVemoeError
+
+
+@contextmanager
+def readable_errors(console: Console) -> Iterator[None]:
+    """Turn an error meant for the user into one readable reason and exit code 1."""
+    try:
+        yield
+    except FedVemoeError as error:
+        reason = escape(str(error))
+        console.print(f"[bold red]error:[/bold red] {reason}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1) from None
