@@ -139,6 +139,7 @@ def base_folder(name: str) -> Path:
 
 
 def load_tokenizer(name: str) -> Any:
+    """Return a base's tokenizer, with a pad token; BaseModelError where it has none to end with."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
