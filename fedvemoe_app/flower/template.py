@@ -23,6 +23,9 @@ from fedvemoe_app.flower.wire import get_facts, put_facts
 WEIGHT_BOUND = {"equal": 1.0, "sqrt": 1e3, "tokens": 1e6}
 """What a silo may weigh before anything was summed: a million training tokens."""
 
+LEAST_RMS = 1e-20
+"""Below it a step would vanish; a learning rate of 0 moves nothing and is still a run."""
+
 
 @dataclass(frozen=True, slots=True)
 class Template:
@@ -89,7 +92,8 @@ class Scales:
         rms: dict[str, Any] = {}
         for name in trained:
             known = self.known.get(name, torch.zeros(experts))
-            rms[f"delta/{name}"] = torch.where(known > 0, known, self.first).tolist()
+            found = torch.where(known > 0, known, self.first)
+            rms[f"delta/{name}"] = found.clamp(min=LEAST_RMS).tolist()
         return Template(update_shapes(experts, shapes), rms)
 
 

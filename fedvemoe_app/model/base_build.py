@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock
+from transformers.utils.logging import disable_progress_bar
 
 from fedvemoe_app.data import builtin
 from fedvemoe_app.data.batches import encode
@@ -161,6 +162,7 @@ def _build(
     tokenizer = train_tokenizer(texts, recipe.vocab_size, recipe.seq_len)
     examples = [encode(tokenizer, task, one, recipe.seq_len) for task, one in pairs]
     model = train(tokenizer, examples, recipe, seed, on_progress)
+    disable_progress_bar()  # one file, written at once
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     manifest = {"recipe": asdict(recipe), "seed": seed, "files": _digests(folder)}

@@ -21,11 +21,11 @@ def skeleton(name_or_folder: str) -> Backbone:
         If there is no such base.
     """
     folder = base_folder(name_or_folder)
-    load_tokenizer(name_or_folder)  # its files are part of what the fingerprint covers
     try:
         config = AutoConfig.from_pretrained(name_or_folder)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
+        load_tokenizer(name_or_folder)  # its files are part of what the fingerprint covers
         weights = {} if Path(name_or_folder).is_dir() else hub_weights(name_or_folder, folder.name)
     except (OSError, ValueError) as error:
         raise BaseModelError(f"{name_or_folder} is no causal language model ({error})") from error
