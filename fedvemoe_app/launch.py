@@ -15,6 +15,7 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data import builtin
 from fedvemoe_app.data.bank import open_bank
 from fedvemoe_app.errors import RunError, SettingError
+from fedvemoe_app.flower.privacy import fitted
 from fedvemoe_app.flower.run import check, lay_out
 from fedvemoe_app.flower.simulation import Resources, simulate
 from fedvemoe_app.model.base_build import build_base
@@ -43,7 +44,7 @@ def launch(config: RunConfig, resources: Resources, console: Console) -> Path:
     folder = Path(config.output.log_dir) / config.output.run_name
     if folder.exists():
         raise RunError(f"the run folder {folder} exists already: choose another run-name")
-    check(config, resources.silos)
+    check(fitted(config, resources.silos), resources.silos)
     with _bar(console, "building the base model") as step:
         lay_out(config, step)
     _simulate(config, resources, folder, console)

@@ -7,6 +7,7 @@ figures; under aggregate reporting nothing but sums leaves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,6 +55,8 @@ def assess(content: RecordDict, context: Context) -> RecordDict:
     silo, bank = _silo(context), get_bank(content)
     belief, total = silo.assess(bank)
     memory.remember(context.state, order["round"], bank, belief)
+    if silo.name not in order["next"]:  # it will not train, so it is no crowd to hide in
+        total = replace(total, contributors=torch.zeros_like(total.contributors))
     scores = silo.evaluate(belief) if order["evaluate"] else {}
     sums = total.arrays()
     if order["evaluate"]:

@@ -10,11 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
-import torch
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedvemoe_app.errors import RunError
@@ -22,13 +19,13 @@ from fedvemoe_app.flower.account import Account
 from fedvemoe_app.flower.one_reply import OneReplyGrid, Replied, Tally, content_of
 from fedvemoe_app.flower.template import Template
 from fedvemoe_app.flower.wire import get_facts, size_in_bytes
-from fedvemoe_app.flower.words import get_lanes, get_own, layout_of, put_own, shown_in
+from fedvemoe_app.flower.words import get_lanes, get_own, layout_of, put_own, shown_in, tensors_of
 from fedvemoe_app.secagg.errors import SecAggAbort
 from fedvemoe_app.secagg.layout import Accumulator, Layout
 from fedvemoe_app.secagg.ring import Ring
 from fedvemoe_app.secagg.roster import Roster
 from fedvemoe_app.secagg.server import Server
-from fedvemoe_app.secagg.spec import SessionSpec
+from fedvemoe_app.secagg.spec import SessionSpec, least_threshold
 
 PHASE = "sum"
 Ended = TypeVar("Ended")
@@ -100,7 +97,10 @@ class SecureGrid(OneReplyGrid):
             self._account.reports |= {name: report} if report else {}
 
         self._exchange(carried, timeout, take)
-        return _tensors(sums.total()), sums.silos
+        needed = max(least_threshold(len(sent)), self._min_survivors)
+        if sums.silos < needed:
+            raise SecAggAbort(f"{sums.silos} of {len(sent)} silos left, need {needed}")
+        return tensors_of(sums.total()), sums.silos
 
     def _secure(
         self, sent: Mapping[str, Message], timeout: float | None
@@ -113,7 +113,7 @@ class SecureGrid(OneReplyGrid):
         if self._confirm:
             self._ask(server, "confirm", survivors, server.take_confirmation, timeout)
         self._unmask(server, upcoming, timeout)
-        return _tensors(server.total()), len(server.silos)
+        return tensors_of(server.total()), len(server.silos)
 
     def _ready(
         self, sent: Mapping[str, Message], timeout: float | None
@@ -253,7 +253,3 @@ def _or_nothing(ending: Callable[[], Ended]) -> Ended | None:
         return ending()
     except SecAggAbort:
         return None
-
-
-def _tensors(sums: Mapping[str, NDArray[np.float64]]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in sums.items()}

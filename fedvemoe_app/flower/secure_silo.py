@@ -21,6 +21,7 @@ from fedvemoe_app.flower.wire import get_tensors, put_tensors
 from fedvemoe_app.flower.words import OWN, get_own, layout_of, put_lanes, put_own, ring_of, shown_in
 from fedvemoe_app.secagg.client import Client, Member
 from fedvemoe_app.secagg.codec import digest
+from fedvemoe_app.secagg.errors import SecAggRefusal
 from fedvemoe_app.secagg.keys import derive
 from fedvemoe_app.secagg.layout import Lanes
 from fedvemoe_app.secagg.roster import Identity, Roster, read_roster
@@ -53,8 +54,15 @@ def secagg_unmask(content: RecordDict, context: Context) -> RecordDict:
     client = _client(context)
     revealed = client.unmask(get_own(content, "request"))
     adverts = get_own(content, "adverts")
-    shares = client.share(adverts) if adverts else b""
-    return _replying(client, context, reply=revealed, shares=shares)
+    return _replying(client, context, reply=revealed, shares=_next_shares(client, adverts))
+
+
+def _next_shares(client: Client, adverts: bytes) -> bytes:
+    """Return shares for the next session; none where it is refused: this sum goes on."""
+    try:
+        return client.share(adverts) if adverts else b""
+    except SecAggRefusal:
+        return b""
 
 
 def protect(asked: RecordDict, reply: RecordDict, context: Context) -> RecordDict:

@@ -9,9 +9,18 @@ from torch import Tensor
 
 from fedvemoe_app import seeds
 from fedvemoe_app.em import sketch
+from fedvemoe_app.em.shapes import Shapes, clusters_shapes, moments_shapes
 
 Ask = Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]]
 """Sends tensors to all silos as a query of that name and returns their sums."""
+
+
+def start_shapes(size: int, clusters: int, restarts: int) -> dict[str, Shapes]:
+    """Return the shapes of the start's sums by query, for sketches of ``size`` numbers."""
+    return {
+        "sketch": moments_shapes(size),
+        "cluster": clusters_shapes(restarts, clusters, size),
+    }
 
 
 def find_clusters(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.round import assess_step, train_step
-from fedvemoe_app.em.shapes import assessment_shapes, clusters_shapes, moments_shapes
+from fedvemoe_app.em.shapes import assessment_shapes
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update
 from fedvemoe_app.errors import RunError
@@ -26,7 +26,7 @@ from fedvemoe_app.evaluation.scores import Score
 from fedvemoe_app.flower.consortium import Consortium, require
 from fedvemoe_app.flower.one_reply import Tally, sums_of
 from fedvemoe_app.flower.recorder import Recorder
-from fedvemoe_app.flower.start import find_clusters
+from fedvemoe_app.flower.start import find_clusters, start_shapes
 from fedvemoe_app.flower.template import Scales, Template, first_scale
 from fedvemoe_app.flower.wire import mark, put_bank, put_facts, put_tensors
 from fedvemoe_app.model.family import factor_of
@@ -142,14 +142,20 @@ class FedVEMoE(Strategy):
         due = self._evaluation_due(server_round)
         content = RecordDict()
         put_bank(content, self.bank.living())
-        order = {"round": server_round, "evaluate": due, "tasks": self._tasks}
+        following = self._sample(server_round + 1)
+        order = {
+            "round": server_round,
+            "evaluate": due,
+            "tasks": self._tasks,
+            "next": following,
+        }
         put_facts(content, "order", order)
         shapes = assessment_shapes(len(self.bank.slots))
         if due:
             shapes["scores"] = (len(self._tasks), SCORES)
             shapes["ppl_histogram"] = (BUCKETS,)
         Template(shapes).put(content)
-        asked = self._consortium.names if due else self._sample(server_round + 1)
+        asked = self._consortium.names if due else following
         return self._messages(asked, "evaluate", content, server_round)
 
     def aggregate_evaluate(
@@ -183,10 +189,7 @@ class FedVEMoE(Strategy):
     def _find_start(self, grid: Grid) -> None:
         """Cluster the silos' gradient sketches, all silos in every exchange."""
         em = self._config.em
-        shapes = {
-            "sketch": moments_shapes(em.sketch_size),
-            "cluster": clusters_shapes(em.sketch_restarts, em.k_init, em.sketch_size),
-        }
+        shapes = start_shapes(em.sketch_size, em.k_init, em.sketch_restarts)
 
         def ask(query: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
             content = RecordDict()
@@ -238,8 +241,12 @@ class FedVEMoE(Strategy):
         return round_ % self._config.evaluation.eval_every == 0 or round_ == last
 
     def _sample(self, round_: int) -> list[str]:
-        rounds, seed = self._config.rounds, self._config.output.seed
-        return self._consortium.sample(rounds.fraction_train, seed, round_)
+        """Return who trains in a round; all in a warm-up whose clusters must be counted whole."""
+        rounds, output = self._config.rounds, self._config.output
+        warming = self._config.em.start == "sketch" and round_ <= self._config.em.warmup_rounds
+        if warming and output.c_min > 1:
+            return self._consortium.names
+        return self._consortium.sample(rounds.fraction_train, output.seed, round_)
 
     def _messages(
         self, silos: Iterable[str], kind: str, content: RecordDict, round_: int

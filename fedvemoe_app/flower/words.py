@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
+from torch import Tensor
 
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.template import Template
@@ -80,3 +85,8 @@ def get_own(content: RecordDict, part: str) -> bytes:
     if not isinstance(value, bytes):
         raise RunError(f"a message without {part} in its record {OWN}")
     return value
+
+
+def tensors_of(sums: Mapping[str, NDArray[np.float64]]) -> dict[str, Tensor]:
+    """Return sums by name as tensors."""
+    return {name: torch.from_numpy(array) for name, array in sums.items()}
