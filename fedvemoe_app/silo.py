@@ -22,7 +22,7 @@ from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update
 from fedvemoe_app.evaluation.scores import Score
 from fedvemoe_app.evaluation.suite import evaluate
-from fedvemoe_app.model.backbone import resident
+from fedvemoe_app.model.backbone import Backbone, resident
 from fedvemoe_app.model.bases import locate
 from fedvemoe_app.model.experts import Experts
 from fedvemoe_app.model.family import LanguageFamily, Training, default_row_cap
@@ -132,6 +132,17 @@ def resident_experts(settings: ModelSettings, slots: int) -> Experts:
     return _resident[settings, slots]
 
 
+def experts_on(backbone: Backbone, settings: ModelSettings, slots: int) -> Experts:
+    """Return experts of the settings' shape on a base, be it loaded or without weights."""
+    return Experts(
+        backbone,
+        slots=slots,
+        rank=settings.lora_rank,
+        alpha=settings.lora_alpha,
+        target_modules=settings.targets,
+    )
+
+
 def _load_experts(settings: ModelSettings, slots: int) -> Experts:
     disable_progress_bar()  # one bar per worker process says nothing to anybody
     if settings.torch_threads:
@@ -143,13 +154,7 @@ def _load_experts(settings: ModelSettings, slots: int) -> Experts:
         gradient_checkpointing=settings.gradient_checkpointing,
         device=settings.device,
     )
-    return Experts(
-        backbone,
-        slots=slots,
-        rank=settings.lora_rank,
-        alpha=settings.lora_alpha,
-        target_modules=settings.targets,
-    )
+    return experts_on(backbone, settings, slots)
 
 
 @lru_cache(maxsize=32)

@@ -39,8 +39,12 @@ def assignment_of(settings: DataSettings, seed: int, silos: int) -> Assignment:
     )
 
 
+@lru_cache(maxsize=32)
 def tasks_of(settings: DataSettings, seed: int, silos: int, index: int) -> tuple[Task, ...]:
-    """Return the tasks of silo ``index``, each cut to the part that is this silo's."""
+    """Return the tasks of silo ``index``, each cut to the part that is this silo's.
+
+    Kept, for a streamed bank is read anew by every call, and each message asks for the tasks.
+    """
     shares = assignment_of(settings, seed, silos).silos[index].shares
     tasks = bank_of(settings, seed).load([share.task for share in shares])
     return tuple(

@@ -90,9 +90,12 @@ def lloyd(centroids: Tensor, total: Clusters, rng: np.random.Generator) -> Tenso
     return torch.where(filled, unit(total.vectors), fresh)
 
 
-def best(centroids: Tensor, total: Clusters) -> Tensor:
-    """Return the centroids [K, d] of the restart with the largest summed cosine."""
-    return centroids[int(total.cosine.argmax())]
+def best(restarts: Tensor, total: Clusters) -> Tensor:
+    """Return what belongs to the restart with the largest summed cosine, of ``restarts`` [R, ...].
+
+    The centroids [R, K, d] give the best centroids [K, d], the members [R, K] their silos [K].
+    """
+    return restarts[int(total.cosine.argmax())]
 
 
 def nearest(direction: Tensor, centroids: Tensor) -> int:

@@ -23,7 +23,6 @@ from fedvemoe_app.flower.wire import get_facts, get_tensors, put_facts, put_tens
 
 Replied = Callable[[str, int, int], None]
 """Called with a silo's name, how many have answered, and how many were asked."""
-Replies = Mapping[str, Message]
 
 POLL_SECONDS = 0.05
 

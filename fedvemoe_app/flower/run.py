@@ -38,6 +38,7 @@ from fedvemoe_app.report.plots import draw_all
 from fedvemoe_app.report.progress import Progress
 from fedvemoe_app.secagg.roster import Roster, read_roster
 from fedvemoe_app.secagg.simulated import simulated_roster
+from fedvemoe_app.silo import experts_on
 
 LOG = logging.getLogger("flwr")
 
@@ -158,14 +159,8 @@ def lay_out(config: RunConfig, building: Building | None = None) -> Experts:
     BaseModelError, SettingError
         If there is no such base, or it has no such target modules.
     """
-    model = config.model
-    return Experts(
-        skeleton(locate(model.model_name, building)),
-        slots=config.em.k_max,
-        rank=model.lora_rank,
-        alpha=model.lora_alpha,
-        target_modules=model.targets,
-    )
+    base = skeleton(locate(config.model.model_name, building))
+    return experts_on(base, config.model, config.em.k_max)
 
 
 def _saying(progress: Progress) -> Building:

@@ -23,7 +23,7 @@ from fedvemoe_app.secagg.client import Client, Member
 from fedvemoe_app.secagg.codec import digest
 from fedvemoe_app.secagg.errors import SecAggRefusal
 from fedvemoe_app.secagg.keys import derive
-from fedvemoe_app.secagg.layout import Lanes
+from fedvemoe_app.secagg.layout import Lanes, Layout
 from fedvemoe_app.secagg.roster import Identity, Roster, read_roster
 from fedvemoe_app.secagg.simulated import simulated_identity, simulated_roster
 from fedvemoe_app.secagg.spec import MODES, Policy
@@ -84,16 +84,16 @@ def protect(asked: RecordDict, reply: RecordDict, context: Context) -> RecordDic
         policy(context).admit("none")
         put_tensors(protected, "sums", sums)
     elif "inbox" in asked.config_records[OWN]:
-        put_lanes(protected, _masked(asked, template, sums, context, protected))
+        put_lanes(protected, _masked(asked, _layout(asked, template), sums, context, protected))
     else:
         policy(context).admit("sim")
-        put_lanes(protected, _words(asked, template, sums, context))
+        put_lanes(protected, _words(asked, _layout(asked, template), sums, context))
     return protected
 
 
 def _masked(
     asked: RecordDict,
-    template: Template,
+    layout: Layout,
     sums: dict[str, Tensor],
     context: Context,
     reply: RecordDict,
@@ -101,23 +101,24 @@ def _masked(
     """Return the masked words; keys for the next sum go into ``reply``."""
     client = _client(context)
     spec = client.receive(get_own(asked, "inbox"))
-    lanes = _words(asked, template, sums, context)
-    shown = shown_in(asked, layout_of(template, ring_of(asked)))
-    masked = client.mask(spec.session, shown, lanes)
+    lanes = _words(asked, layout, sums, context)
+    masked = client.mask(spec.session, shown_in(asked, layout), lanes)
     advert = client.advertise(get_own(asked, "next"))
     context.state[STATE] = ConfigRecord({"sealed": client.to_bytes()})
     put_own(reply, advert=advert)
     return masked
 
 
-def _words(
-    asked: RecordDict, template: Template, sums: dict[str, Tensor], context: Context
-) -> Lanes:
+def _words(asked: RecordDict, layout: Layout, sums: dict[str, Tensor], context: Context) -> Lanes:
     """Return the sums as words; the same silo, sum and numbers always give the same words."""
     number = str(asked.config_records[OWN]["number"])
     dither = derive(_identity(context).storage_key, digest("dither", number))
     arrays = {name: tensor.numpy() for name, tensor in sums.items()}
-    return layout_of(template, ring_of(asked)).encode(arrays, dither)
+    return layout.encode(arrays, dither)
+
+
+def _layout(asked: RecordDict, template: Template) -> Layout:
+    return layout_of(template, ring_of(asked))
 
 
 def _replying(client: Client, context: Context, **own: bytes) -> RecordDict:

@@ -25,11 +25,10 @@ def start_shapes(size: int, clusters: int, restarts: int) -> dict[str, Shapes]:
 
 def find_clusters(
     ask: Ask, *, clusters: int, restarts: int, iterations: int, seed: int
-) -> dict[str, Tensor]:
-    """Return ``mean`` [d], ``centroids`` [K, d] and ``members`` [K], silos in each cluster.
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return what a silo needs to find its first expert, and the silos in each cluster [K].
 
-    Mean and centroids are what a silo needs to find its first expert.
-
+    The former, ``mean`` [d] and ``centroids`` [K, d], are to be sent; the latter stay here.
     One exchange for the moments, one per k-means iteration, all restarts side by side; it stops
     early when no centroid moves.
     """
@@ -42,9 +41,8 @@ def find_clusters(
         total = sketch.Clusters.from_arrays(ask("cluster", {"mean": mean, "centroids": centroids}))
         moved = sketch.lloyd(centroids, total, rng)
         still = torch.allclose(moved, centroids, atol=1e-9)
-        winner = int(total.cosine.argmax())
-        best, members = moved[winner], total.members[winner]
+        best, members = sketch.best(moved, total), sketch.best(total.members, total)
         centroids = moved
         if still:
             break
-    return {"mean": mean, "centroids": best, "members": members}
+    return {"mean": mean, "centroids": best}, members

@@ -69,6 +69,7 @@ class FedVEMoE(Strategy):
         self._recorder = recorder
         self._start: dict[str, Tensor] = {}
         self._contributors = torch.full((len(bank.slots),), float(len(consortium.nodes)))
+        self._members = self._contributors
         self._void = 0
         rounds = config.rounds
         self._scales = Scales(
@@ -103,7 +104,7 @@ class FedVEMoE(Strategy):
         content = RecordDict()
         living = self.bank.living()
         warming = bool(self._start) and server_round <= self._config.em.warmup_rounds
-        contributors = self._start["members"] if warming else self._contributors
+        contributors = self._members if warming else self._contributors
         order = {"round": server_round, "open": self._open(contributors)}
         put_facts(content, "order", order)
         put_tensors(content, "held", {"mark": mark(living)})
@@ -205,7 +206,7 @@ class FedVEMoE(Strategy):
                 raise RunError(f"no start: the sum of phase {query} is void; run again")
             return sums
 
-        self._start = find_clusters(
+        self._start, self._members = find_clusters(
             ask,
             clusters=em.k_init,
             restarts=em.sketch_restarts,
