@@ -27,9 +27,10 @@ EXAMPLE = 10
 
 @dataclass(frozen=True)
 class World:
-    """``base [V, V]`` logits; ``domains [D, V, V]`` log-probabilities (next, previous)."""
+    """Planted ``logits`` [D, V, V] around ``base`` [V, V]; ``domains`` their log-softmax."""
 
     base: Tensor
+    logits: Tensor
     domains: Tensor
 
     @classmethod
@@ -38,7 +39,8 @@ class World:
         base = rng.standard_normal((V, V))
         left, right = rng.standard_normal((2, domains, V, 2))
         logits = base + amplitude / np.sqrt(2) * np.einsum("dvr,dur->dvu", left, right)
-        return cls(torch.from_numpy(base), torch.from_numpy(logits).log_softmax(dim=1))
+        planted = torch.from_numpy(logits)
+        return cls(torch.from_numpy(base), planted, planted.log_softmax(dim=1))
 
     def start(self, seed: int, *, experts: int) -> Bank:
         """Return a bank of equal experts: one A for all, B = 0."""

@@ -17,7 +17,7 @@ from fedvemoe_app.em.lifecycle.orders import Call, Notice
 from fedvemoe_app.em.lifecycle.regret import Memory
 from fedvemoe_app.em.lifecycle.restructure import restructure
 from fedvemoe_app.em.lifecycle.rules import Event, Rules
-from fedvemoe_app.em.lifecycle.state import Lifecycle
+from fedvemoe_app.em.lifecycle.state import NONE, Lifecycle
 from fedvemoe_app.em.lifecycle.sums import Seeds, Unrest, Wishes
 from fedvemoe_app.em.round import Belief, Inference, assess_step, train_step
 from fedvemoe_app.em.shapes import (
@@ -37,7 +37,7 @@ INFERENCE = Inference()
 
 @dataclass
 class Own:
-    """A silo's private expert: LoRA trained on its data alone, kept where its probe liked it best."""
+    """A silo's private expert: LoRA on its data alone, kept where its probe liked it best."""
 
     family: Bigram
     expert: dict[str, Tensor]
@@ -72,9 +72,7 @@ class Silo:
     belief: Belief | None = None
     memory: Memory | None = None
 
-    def assess(
-        self, bank: Bank, notice: Notice, rules: Rules
-    ) -> dict[str, Tensor]:
+    def assess(self, bank: Bank, notice: Notice, rules: Rules) -> dict[str, Tensor]:
         self.held, self.notice = bank, notice
         self.belief, sums, unrest, self.memory = silo_step.assess(
             self.family,
@@ -114,9 +112,7 @@ class Federation:
     def __post_init__(self) -> None:
         self.state = Lifecycle.start(len(self.bank.alive), self.rules)
 
-    def run(
-        self, rounds: int, present: Callable[[int], Sequence[int]] | None = None
-    ) -> Federation:
+    def run(self, rounds: int, present: Callable[[int], Sequence[int]] | None = None) -> Federation:
         """Play rounds; ``present`` names the silos of a round, all by default."""
         everybody = present or (lambda _: range(len(self.silos)))
         if not self.state.round:
@@ -163,18 +159,30 @@ class Federation:
 
     @property
     def size(self) -> int:
-        return len(self.bank.slots)
+        """Living experts, without one that is on trial."""
+        return len(self.bank.slots) - (self.state.trial != NONE)
 
     def excess(self) -> list[float]:
-        """Return each silo's expected loss over its entropy floor, its own expert included."""
+        """Return the expected loss over its entropy floor of each silo that is still there.
+
+        Its own expert is included.
+        """
         found = []
         for silo in self.silos:
+            if silo.notice is None or silo.notice.round != self.state.round:
+                continue
             experts, weights = self.bank.living().experts, silo.belief.predict
             if silo.own:
                 experts = {n: torch.cat([x, silo.own.best[n]]) for n, x in experts.items()}
                 weights = torch.cat([weights, torch.tensor([silo.belief.private]).double()])
             found.append(silo.family.world.excess(silo.family, experts, weights))
         return found
+
+    def excess_alone(self) -> list[float]:
+        """Return each silo's expected loss with its own expert alone."""
+        one = torch.ones(1, dtype=torch.float64)
+        families = [(silo.family, silo.own.best) for silo in self.silos]
+        return [family.world.excess(family, best, one) for family, best in families]
 
 
 def summed(sent: Sequence[Mapping[str, Tensor]], shapes: Shapes) -> dict[str, Tensor]:

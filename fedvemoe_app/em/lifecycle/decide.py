@@ -20,6 +20,8 @@ from fedvemoe_app.em.statistics import Assessment, spread
 
 TOLERANCE = 1e-6
 """Nats per token by which a merge may lower the score: rounding of sums, and no more."""
+LONGEST = 3
+"""Times the rounds of a trial that it lasts at most, if the expert still gains worth."""
 
 
 def decide(
@@ -53,13 +55,15 @@ def _seen(
     old = torch.where(state.worth.isnan(), gain, state.worth)
     worth = torch.where(living, (1 - rules.memory) * old + rules.memory * gain, torch.nan)
     below = torch.where(living & (worth < rules.prune_worth), state.below + 1, 0.0)
-    edge, fresh = float(unrest.edge) * scale, bool(state.age[state.trial] == 0)
+    edge = float(unrest.edge) * scale
+    average = edge if state.age[state.trial] == 0 else rules.averaged(state.edge, edge)
     return replace(
         state,
         age=torch.where(living, state.age + 1, 0.0),
         worth=worth,
         below=below,
-        edge=0.0 if state.trial == NONE else edge if fresh else rules.averaged(state.edge, edge),
+        edge=0.0 if state.trial == NONE else average,
+        rising=state.trial != NONE and edge > average,
         rest=max(0, state.rest - 1),
         hold=max(0, state.hold - 1),
         full=state.full and bool(living.all()),
@@ -91,7 +95,11 @@ def _merge_verdict(
 def _trial_verdict(
     state: Lifecycle, bank: Bank, total: Assessment, rules: Rules
 ) -> tuple[Lifecycle, Bank, list[Event]]:
-    """Accept the expert on trial, or plan its end and wait twice as long for the next birth."""
+    """Accept the expert on trial, or plan its end and wait twice as long for the next birth.
+
+    One that still gains worth is not judged too low: beside private experts, which had all the
+    rounds before, a newborn needs more than a few.
+    """
     slot = state.trial
     if state.age[slot] < rules.trial_rounds:
         return state, bank, []
@@ -100,6 +108,8 @@ def _trial_verdict(
         why = f"expert {slot} is worth {state.edge:.3f} after its trial: it pays its price"
         free = replace(state, trial=NONE, wait=rules.cool_down)
         return free, bank, [Event("accept", (slot,), why, numbers)]
+    if state.rising and state.age[slot] < LONGEST * rules.trial_rounds:
+        return state, bank, []
     shares = _over_slots(_displaced(total, bank, slot), bank)
     return replace(state, plan="close", slot=slot, shares=shares), bank, []
 

@@ -28,12 +28,13 @@ class Lifecycle:
     sides of the last wishes.
 
     ``rest`` rounds of cool-down left, ``hold`` rounds until the next birth may be tried, ``wait``
-    how long it takes after a rejection. ``trial`` is the slot on trial and ``edge`` its running
-    worth. ``plan`` is what the next training round's end will do to ``slot``: a birth from this
-    parent by ``side``, a close, a prune, or a merge into ``other``, whose mass goes by
-    ``shares [K]``. ``candidate`` is a merged expert for slot ``other`` under assessment, and
-    ``adopting`` says that the silos are yet to be told to take it. ``full`` remembers that being
-    out of slots was reported.
+    how long it takes after a rejection. ``trial`` is the slot on trial, ``edge`` its running
+    worth, and ``rising`` says that the last assessment was above it. ``plan`` is what the end of
+    the next training round will do to ``slot``: a birth from this parent by ``side``, a close, a
+    prune, or a merge into ``other``; its mass goes by ``shares [K]``. ``alone``: the parent's own
+    sum rests in that round. ``candidate`` is a merged expert for slot ``other`` under assessment,
+    and ``adopting`` says that the silos are yet to be told to take it. ``full`` remembers that
+    being out of slots was reported.
     """
 
     age: Tensor
@@ -49,6 +50,7 @@ class Lifecycle:
     wait: int = 0
     trial: int = NONE
     edge: float = 0.0
+    rising: bool = False
     plan: Plan = "none"
     slot: int = NONE
     side: int = 0
@@ -128,5 +130,5 @@ _TENSORS = ("age", "worth", "below", "since", "axis", "level", "shares")
 _NUMBERS: dict[str, type[int] | type[float] | type[bool]] = {
     **dict.fromkeys(("round", "rest", "hold", "wait", "trial", "slot", "side", "other"), int),
     "edge": float,
-    **dict.fromkeys(("alone", "adopting", "full"), bool),
+    **dict.fromkeys(("rising", "alone", "adopting", "full"), bool),
 }
