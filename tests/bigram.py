@@ -27,9 +27,10 @@ EXAMPLE = 10
 
 @dataclass(frozen=True)
 class World:
-    """``base [V, V]`` logits; ``domains [D, V, V]`` log-probabilities (next, previous)."""
+    """Planted ``logits`` [D, V, V] around ``base`` [V, V]; ``domains`` their log-softmax."""
 
     base: Tensor
+    logits: Tensor
     domains: Tensor
 
     @classmethod
@@ -38,7 +39,8 @@ class World:
         base = rng.standard_normal((V, V))
         left, right = rng.standard_normal((2, domains, V, 2))
         logits = base + amplitude / np.sqrt(2) * np.einsum("dvr,dur->dvu", left, right)
-        return cls(torch.from_numpy(base), torch.from_numpy(logits).log_softmax(dim=1))
+        planted = torch.from_numpy(logits)
+        return cls(torch.from_numpy(base), planted, planted.log_softmax(dim=1))
 
     def start(self, seed: int, *, experts: int) -> Bank:
         """Return a bank of equal experts: one A for all, B = 0."""
@@ -51,30 +53,47 @@ class World:
         """Return [K, V, V] log-probabilities (next, previous)."""
         return (self.base + experts["B"] @ experts["A"]).log_softmax(dim=1)
 
-    def silo(self, domain: int, tokens: int, rng: np.random.Generator, **options: object) -> Bigram:
-        """Return a silo with ``tokens`` of one domain for training and 300 as its probe."""
+    def silo(
+        self,
+        domain: int,
+        tokens: int,
+        rng: np.random.Generator,
+        *,
+        habit: float = 0.0,
+        **options: object,
+    ) -> Bigram:
+        """Return a silo with ``tokens`` of one domain for training and 300 as its probe.
+
+        ``habit`` is the amplitude of a perturbation of rank two that is the silo's own.
+        """
+        left, right = rng.standard_normal((2, V, 2)) if habit else np.zeros((2, V, 2))
+        own = torch.from_numpy(habit / np.sqrt(2) * left @ right.T)
+        truth = (self.domains[domain] + own).log_softmax(dim=0)
         total = tokens + 300
         before = rng.integers(V, size=total)
-        chances = self.domains[domain].exp().numpy().cumsum(axis=0)[:, before]
+        chances = truth.exp().numpy().cumsum(axis=0)[:, before]
         after = (rng.random(total) > chances).sum(axis=0).clip(max=V - 1)
         pairs = torch.from_numpy(np.stack([before, after], axis=1))
-        return Bigram(self, domain, pairs[300:], pairs[:300], **options)
+        return Bigram(self, domain, pairs[300:], pairs[:300], truth, **options)
 
-    def excess(self, silo: Bigram, bank: Bank, weights: Tensor) -> float:
+    def excess(self, silo: Bigram, experts: Experts, weights: Tensor) -> float:
         """Return the expected loss of a silo's mixture over the entropy floor, nats per token."""
-        truth = self.domains[silo.domain]
-        mixed = torch.logsumexp(self.log_probs(bank.experts) + weights.log().view(-1, 1, 1), dim=0)
-        return float((truth.exp() * (truth - mixed)).sum(dim=0).mean())
+        mixed = torch.logsumexp(self.log_probs(experts) + weights.log().view(-1, 1, 1), dim=0)
+        return float((silo.truth.exp() * (silo.truth - mixed)).sum(dim=0).mean())
 
 
 @dataclass(frozen=True)
 class Bigram:
-    """A silo of one domain; ``train [T, 2]`` and ``held_out [H, 2]`` hold (previous, next)."""
+    """A silo of one domain; ``train [T, 2]`` and ``held_out [H, 2]`` hold (previous, next).
+
+    ``truth [V, V]`` are the log-probabilities that its tokens were drawn from.
+    """
 
     world: World
     domain: int
     train: Tensor
     held_out: Tensor
+    truth: Tensor
     optimiser: Literal["adam", "sgd"] = "adam"
     steps: int = 5
     learning_rate: float = 0.05
@@ -84,7 +103,9 @@ class Bigram:
     def size(self) -> int:
         return len(self.train)
 
-    def probe(self, experts: Experts, slots: Sequence[int]) -> Probe:
+    def probe(
+        self, experts: Experts, slots: Sequence[int], *, held_out_only: bool = False
+    ) -> Probe:
         lengths = tuple(map(len, torch.split(self.held_out, EXAMPLE)))
         log_lik = self._log_lik(_chosen(experts, slots), self.held_out)
         return Probe(log_lik, lengths, len(lengths))
@@ -127,7 +148,10 @@ def _chosen(experts: Experts, slots: Sequence[int]) -> dict[str, Tensor]:
 def silos(
     world: World, seed: int, *, number: int, smallest: int = 150, **options: object
 ) -> list[Bigram]:
-    """Return silos that take the world's domains in turn, with up to 1500 tokens each."""
+    """Return silos that take the world's domains in turn, with up to 1500 tokens each.
+
+    ``options`` go to ``World.silo``.
+    """
     rng = seeds.stream(seed, "bigram silos")
     sizes = np.exp(rng.uniform(np.log(smallest), np.log(1500), size=number)).astype(int)
     domains = len(world.domains)

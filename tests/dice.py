@@ -35,7 +35,9 @@ class Dice:
     def size(self) -> int:
         return len(self.rolls)
 
-    def probe(self, experts: Experts, slots: Sequence[int]) -> Probe:
+    def probe(
+        self, experts: Experts, slots: Sequence[int], *, held_out_only: bool = False
+    ) -> Probe:
         parts = torch.split(self.rolls, self.example)
         return Probe(self._log_lik(experts, slots), tuple(map(len, parts)), len(parts))
 

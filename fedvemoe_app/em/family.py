@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 Experts = Mapping[str, Tensor]
@@ -29,6 +30,17 @@ class Probe:
     lengths: tuple[int, ...]
     held_out: int
 
+    @property
+    def owners(self) -> Tensor:
+        """The number of the example that each held-out token belongs to."""
+        lengths = torch.tensor(self.lengths[: self.held_out], dtype=torch.long)
+        return torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+
+    @property
+    def scored(self) -> Tensor:
+        """The rows of the held-out tokens."""
+        return self.log_lik[: sum(self.lengths[: self.held_out])]
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:
@@ -47,8 +59,13 @@ class Fit:
 class Family(Protocol):
     """One silo's data seen through a kind of expert."""
 
-    def probe(self, experts: Experts, slots: Sequence[int]) -> Probe:
-        """Return the likelihood of the silo's probe under the experts at ``slots``."""
+    def probe(
+        self, experts: Experts, slots: Sequence[int], *, held_out_only: bool = False
+    ) -> Probe:
+        """Return the likelihood of the silo's probe under the experts at ``slots``.
+
+        ``held_out_only`` leaves out the training examples that top the probe up.
+        """
 
     def fit(self, experts: Experts, slots: Sequence[int], weights: Tensor, round_: int) -> Fit:
         """Train the experts at ``slots`` as a mixture with ``weights`` [m] on the silo's data."""

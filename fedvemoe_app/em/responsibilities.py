@@ -12,10 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Rule = Literal["stacking", "softmax"]
+Vectors = NDArray[np.float64]
 
 MAX_STEPS = 200
 TOLERANCE = 1e-10
@@ -52,7 +55,8 @@ def stack(log_lik: Tensor, prior: Tensor, *, tau: float = 1.0) -> Tensor:
     known = prior > 0
     weights = torch.zeros_like(prior)
     pull = (tau * prior[known]).clamp(min=LEAST_PULL)
-    weights[known] = _maximise(_relative(log_lik[:, known]), pull)
+    found = _maximise(_relative(log_lik[:, known]).numpy(), pull.to(torch.float64).numpy())
+    weights[known] = torch.from_numpy(found).to(weights.dtype)
     return weights
 
 
@@ -63,32 +67,39 @@ def _relative(log_lik: Tensor) -> Tensor:
     return (log_lik - log_lik.max(dim=1, keepdim=True).values).exp()
 
 
-def _maximise(likelihood: Tensor, pull: Tensor) -> Tensor:
+def _maximise(likelihood: Vectors, pull: Vectors) -> Vectors:
     """Return argmax_r ``sum_t log sum_k r_k p_tk + sum_k pull_k log r_k`` on the simplex.
 
     The multiplier of ``sum_k r_k = 1`` is known to be T + sum_k pull_k, so the constraint enters
     as a linear term. The direction is relative, dr / r, which keeps the system well scaled.
+    The systems are tiny: NumPy, whose calls cost a fraction of PyTorch's.
     """
     multiplier = len(likelihood) + pull.sum()
 
-    def value(weights: Tensor) -> float:
-        fit = (likelihood @ weights).log().sum() + (pull * weights.log()).sum()
+    def value(weights: Vectors, mixed: Vectors) -> float:
+        fit = np.log(mixed).sum() + (pull * np.log(weights)).sum()
         return float(fit - multiplier * weights.sum())
 
     weights = pull / pull.sum()
+    mixed = likelihood @ weights
+    reached = value(weights, mixed)
     for _ in range(MAX_STEPS):
-        joint = likelihood * weights
-        alpha = joint / joint.sum(dim=1, keepdim=True)
-        gradient = alpha.sum(dim=0) + pull - multiplier * weights
-        direction = torch.linalg.solve(alpha.T @ alpha + torch.diag(pull), gradient)
+        alpha = likelihood * weights / mixed[:, None]
+        gradient = alpha.sum(axis=0) + pull - multiplier * weights
+        direction = np.linalg.solve(alpha.T @ alpha + np.diag(pull), gradient)
         length = min(1.0, 0.95 / max(float(-direction.min()), 0.95))  # weights stay positive
-        least = value(weights) - TOLERANCE
-        while value(weights * (1 + length * direction)) < least:
+        least = reached - TOLERANCE
+        while True:
+            moved = weights * (1 + length * direction)
+            mixed = likelihood @ moved
+            reached = value(moved, mixed)
+            if reached >= least:
+                break
             length /= 2
-        weights = weights * (1 + length * direction)
+        weights = moved
         if float(gradient @ direction) < TOLERANCE:  # twice what was left to gain, in nats
             break
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def softmax(log_lik: Tensor, prior: Tensor, *, kappa: float) -> Tensor:

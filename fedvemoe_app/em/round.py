@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fedvemoe_app.em.family import Experts, Family, Fit, Probe
 from fedvemoe_app.em.mixture import choose_share
+from fedvemoe_app.em.private import beside, predictive
 from fedvemoe_app.em.responsibilities import Responsibilities, Rule, infer
 from fedvemoe_app.em.scores import cross_fitted
 from fedvemoe_app.em.state import Bank
@@ -44,25 +45,49 @@ class Belief:
     """What a silo keeps to itself between phases: weights over all K slots, and a share.
 
     ``predict [K]`` and ``train [K]`` as in ``Responsibilities``; ``share`` is the switching
-    probability of its predictive filter, chosen on its own probe.
+    probability of its predictive filter, chosen on its own probe. ``private`` is the weight of
+    the silo's own expert in predictions, which ``predict`` makes up to one.
     """
 
     predict: Tensor
     train: Tensor
     share: float
+    private: float = 0.0
 
 
-def assess(family: Family, bank: Bank, inference: Inference) -> tuple[Belief, Assessment]:
-    """E-step of one silo under the bank's experts and prior; RunError if an expert is broken."""
-    slots = torch.tensor(bank.slots)
+def assess(
+    family: Family, bank: Bank, inference: Inference, private: Tensor | None = None
+) -> tuple[Belief, Assessment]:
+    """E-step of one silo under the bank's experts and prior; RunError if an expert is broken.
+
+    ``private`` [held-out tokens] is the log-likelihood under the silo's own expert: it enters
+    the predictive weights alone, and no sum.
+    """
+    return judge(probed(family, bank), bank, inference, private)
+
+
+def probed(family: Family, bank: Bank) -> Probe:
+    """Return the probe under the living experts; RunError names those that give no likelihood."""
     probe = family.probe(bank.experts, bank.slots)
     if probe.log_lik.isnan().any():
-        broken = slots[probe.log_lik.isnan().any(dim=0)].tolist()
+        broken = torch.tensor(bank.slots)[probe.log_lik.isnan().any(dim=0)].tolist()
         raise RunError(f"experts {broken} give no likelihood (NaN): lower learning-rate")
+    return probe
+
+
+def judge(
+    probe: Probe, bank: Bank, inference: Inference, private: Tensor | None = None
+) -> tuple[Belief, Assessment]:
+    """Return what a silo believes and contributes, given its probe of the living experts."""
+    slots = torch.tensor(bank.slots)
     prior = bank.prior[slots]
     found = infer(probe.log_lik, prior, **asdict(inference))
-    sums = _public(probe, prior, found, bank.alive, inference.tau)
-    return _private(probe, found, slots, len(bank.alive)), sums
+    scores = cross_fitted(probe.scored, probe.owners, prior, tau=inference.tau)
+    sums = assessment(found, scores, len(probe.owners), bank.alive)
+    belief = _private(probe, found, slots, len(bank.alive))
+    if private is not None:
+        belief = _with_own(belief, probe, private, prior, slots, inference)
+    return belief, sums
 
 
 def _private(probe: Probe, found: Responsibilities, slots: Tensor, size: int) -> Belief:
@@ -73,25 +98,35 @@ def _private(probe: Probe, found: Responsibilities, slots: Tensor, size: int) ->
     )
 
 
-def _public(
-    probe: Probe, prior: Tensor, found: Responsibilities, alive: Tensor, tau: float
-) -> Assessment:
-    lengths = torch.tensor(probe.lengths[: probe.held_out], dtype=torch.long)
-    owners = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-    held_out = probe.log_lik[: len(owners)]
-    scores = cross_fitted(held_out, owners, prior, tau=tau)
-    return assessment(found, scores, len(owners), alive)
+def _with_own(
+    belief: Belief, probe: Probe, own: Tensor, prior: Tensor, slots: Tensor, inference: Inference
+) -> Belief:
+    """Return the belief with the silo's own expert among those that predict."""
+    columns, prior = beside(probe.scored, own, prior)
+    found = predictive(columns, prior, floor=inference.predict_floor, tau=inference.tau)
+    return replace(
+        belief,
+        predict=spread(found[:-1], slots, len(belief.predict)),
+        share=choose_share(columns, probe.lengths[: probe.held_out], found),
+        private=float(found[-1]),
+    )
 
 
 def train(
     family: Family, bank: Bank, weights: Tensor, round_: int, *, silo_weight: SiloWeight = "sqrt"
 ) -> Update:
     """M-step of one silo: train the experts with non-zero ``weights`` [K] and report the change."""
+    slots, fit = fitted(family, bank, weights, round_)
+    counts = importance(family.size, silo_weight) if len(slots) else 0.0
+    return update(fit, slots, len(bank.alive), counts)
+
+
+def fitted(family: Family, bank: Bank, weights: Tensor, round_: int) -> tuple[Tensor, Fit]:
+    """Return the slots [m] with non-zero ``weights`` [K] and what training did to them."""
     slots = torch.nonzero(weights).flatten()
     if not len(slots):
-        return update(Fit({}, weights[slots], 0.0, 0), slots, len(bank.alive), 0.0)
-    fit = family.fit(bank.experts, slots.tolist(), weights[slots], round_)
-    return update(fit, slots, len(bank.alive), importance(family.size, silo_weight))
+        return slots, Fit({}, weights[slots], 0.0, 0)
+    return slots, family.fit(bank.experts, slots.tolist(), weights[slots], round_)
 
 
 def importance(tokens: int, rule: SiloWeight) -> float:

@@ -19,10 +19,12 @@ from fedvemoe_app.em.responsibilities import evidence, stack
 class Scores:
     """One silo's scores, in nats per probe token.
 
-    ``total`` is F = mean log sum_k r_k p_k; ``gain [K]`` is F minus F without expert k;
+    ``tokens [T]`` is log sum_k r_k p_k of each probe token, with weights r from the other half;
+    ``total`` is F, its mean; ``gain [K]`` is F minus F without expert k;
     ``displaced [K, K]`` in row k is the weight that each other expert takes on when k is removed.
     """
 
+    tokens: Tensor
     total: float
     gain: Tensor
     displaced: Tensor
@@ -35,28 +37,44 @@ def cross_fitted(log_lik: Tensor, owners: Tensor, prior: Tensor, *, tau: float =
     make the two halves, so that tokens of one answer never stand on both sides. A half without
     tokens leaves the other to the prior; a probe without tokens scores zero.
     """
-    even = owners % 2 == 0
-    halves = [(log_lik[even], log_lik[~even]), (log_lik[~even], log_lik[even])]
-    tokens = max(len(log_lik), 1)
-    total = sum(_held_out(fit, test, prior, tau) for fit, test in halves) / tokens
+    tokens = scored(log_lik, owners, prior, tau=tau)
+    total = _mean(tokens)
     gain = torch.zeros_like(prior)
     displaced = torch.zeros(len(prior), len(prior), dtype=prior.dtype)
     full = stack(log_lik, prior, tau=tau)
     for k in range(len(prior)):
-        rest = _without(prior, k)
+        rest = without(prior, k)
         if rest is None:
             continue
-        score = sum(_held_out(fit, test, rest, tau) for fit, test in halves) / tokens
-        gain[k] = total - score
+        gain[k] = total - _mean(scored(log_lik, owners, rest, tau=tau))
         displaced[k] = (stack(log_lik, rest, tau=tau) - full).clamp(min=0.0)
-    return Scores(float(total), gain, displaced)
+    return Scores(tokens, total, gain, displaced)
 
 
-def _held_out(fit: Tensor, test: Tensor, prior: Tensor, tau: float) -> float:
-    return float(evidence(test, stack(fit, prior, tau=tau)).sum())
+def scored(log_lik: Tensor, owners: Tensor, prior: Tensor, *, tau: float = 1.0) -> Tensor:
+    """Return log sum_k r_k p_k [T] of each token, nats, its weights inferred on the other half."""
+    even = owners % 2 == 0
+    tokens = torch.zeros(len(log_lik), dtype=torch.float64)
+    for half in (even, ~even):
+        weights = stack(log_lik[~half], prior, tau=tau)
+        tokens[half] = evidence(log_lik[half], weights).to(torch.float64)
+    return tokens
 
 
-def _without(prior: Tensor, k: int) -> Tensor | None:
+def worth(log_lik: Tensor, owners: Tensor, prior: Tensor, k: int, *, tau: float = 1.0) -> float:
+    """Return F minus F without expert ``k``, cross-fitted; zero for the only expert."""
+    rest = without(prior, k)
+    if rest is None:
+        return 0.0
+    whole = scored(log_lik, owners, prior, tau=tau)
+    return _mean(whole) - _mean(scored(log_lik, owners, rest, tau=tau))
+
+
+def _mean(tokens: Tensor) -> float:
+    return float(tokens.sum()) / max(len(tokens), 1)
+
+
+def without(prior: Tensor, k: int) -> Tensor | None:
     """Return the prior over the other experts, or None where there is no other."""
     rest = prior.clone()
     rest[k] = 0.0

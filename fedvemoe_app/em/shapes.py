@@ -31,6 +31,22 @@ def update_shapes(experts: int, trained: Mapping[str, tuple[int, ...]]) -> Shape
     }
 
 
+def unrest_shapes(experts: int) -> Shapes:
+    """Return the shapes of ``Unrest.arrays()``, sent beside an assessment's."""
+    return {"unhappy": (experts, 2), "edge": (), "merged": ()}
+
+
+def wishes_shapes(experts: int, size: int) -> Shapes:
+    """Return the shapes of ``Wishes.arrays()``, sent beside an update's; ``size`` of a wish."""
+    return {"wishing": (experts,), **dict.fromkeys(("wishes", "wishes_squared"), (experts, size))}
+
+
+def seeds_shapes(trained: Mapping[str, tuple[int, ...]]) -> Shapes:
+    """Return the shapes of ``Seeds.arrays()``, sent in a round with a birth."""
+    scalars = dict.fromkeys(("seeds", "seed_weight"), ())
+    return {**scalars, **{f"seed/{name}": (1, *shape[1:]) for name, shape in trained.items()}}
+
+
 def moments_shapes(size: int) -> Shapes:
     """Return the shapes of ``Moments.arrays()`` for sketches of ``size`` numbers."""
     return {"silos": (), "first": (size,), "second": (size, size)}

@@ -42,13 +42,19 @@ def project(gradient: Mapping[str, Tensor], *, size: int, seed: int) -> Tensor:
     Each tensor is projected by its own seeded Gaussian matrix, drawn row by row, so that no
     matrix of a large model is ever held whole. A zero gradient gives a zero sketch.
     """
-    sketch = np.zeros(size)
-    for name in sorted(gradient):
-        flat = gradient[name].detach().to("cpu", torch.float64).flatten().numpy()
+    alone = {name: tensor.unsqueeze(0) for name, tensor in gradient.items()}
+    return project_each(alone, size=size, seed=seed)[0]
+
+
+def project_each(stacks: Mapping[str, Tensor], *, size: int, seed: int) -> Tensor:
+    """Return the sketches [m, size] of m sets of named tensors [m, ...], by one projection."""
+    sketches = np.zeros((len(next(iter(stacks.values()))), size))
+    for name in sorted(stacks):
+        flat = stacks[name].detach().to("cpu", torch.float64).flatten(1).numpy()
         rng = seeds.stream(seed, "sketch", name)
         for d in range(size):
-            sketch[d] += rng.standard_normal(flat.size, dtype=np.float32) @ flat
-    return unit(torch.from_numpy(sketch))
+            sketches[:, d] += flat @ rng.standard_normal(flat.shape[1], dtype=np.float32)
+    return unit(torch.from_numpy(sketches))
 
 
 def unit(vectors: Tensor) -> Tensor:

@@ -64,10 +64,13 @@ class LanguageFamily:
         """Number of target tokens of the silo's training data."""
         return sum(example.targets for example in self.data.train)
 
-    def probe(self, experts: em.Experts, slots: Sequence[int]) -> em.Probe:
+    def probe(
+        self, experts: em.Experts, slots: Sequence[int], *, held_out_only: bool = False
+    ) -> em.Probe:
         """Return the probe's likelihood [T, m] under the experts at ``slots``."""
         self.experts.load(experts, range(_size(experts)))
-        log_lik, lengths = self.log_lik((*self.data.probe, *self.data.top_up), slots)
+        top_up = () if held_out_only else self.data.top_up
+        log_lik, lengths = self.log_lik((*self.data.probe, *top_up), slots)
         return em.Probe(log_lik, tuple(lengths.tolist()), held_out=len(self.data.probe))
 
     def fit(

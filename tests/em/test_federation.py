@@ -43,7 +43,7 @@ def beliefs(family: Sequence[Bigram], bank: Bank) -> list[Belief]:
 def outcome(world: World, family: Sequence[Bigram], bank: Bank) -> tuple[float, float]:
     """Return how well domains are recovered, and the mean excess loss in nats per token."""
     found = [belief.predict for belief in beliefs(family, bank)]
-    excess = [world.excess(s, bank, r) for s, r in zip(family, found, strict=True)]
+    excess = [world.excess(s, bank.experts, r) for s, r in zip(family, found, strict=True)]
     recovered = agreement([int(r.argmax()) for r in found], [silo.domain for silo in family])
     return recovered, sum(excess) / len(excess)
 

@@ -53,3 +53,38 @@ def test_the_living_part_goes_out_and_comes_back() -> None:
     assert back.experts["B"].tolist() == [100.0, 1.0, 102.0, 103.0, 4.0]
     assert torch.equal(back.alive, ALIVE)
     assert torch.equal(back.prior, bank().prior)
+
+
+def test_a_newborn_takes_its_share_from_all() -> None:
+    expert = {"A": torch.full((1, 2), 7.0), "B": torch.full((1,), 8.0)}
+    grown = bank().born(1, expert)
+    assert grown.slots == [0, 1, 2, 3]
+    assert grown.prior.tolist() == pytest.approx([0.25, 0.25, 0.25, 0.25, 0.0])
+    assert grown.experts["A"][1].tolist() == [7.0, 7.0]
+    assert torch.equal(grown.experts["B"][[0, 2, 3, 4]], bank().experts["B"][[0, 2, 3, 4]])
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ([0.0, 9.0, 0.0, 0.5, 9.0], [1 / 3, 0, 0, 2 / 3, 0]),  # by the shares of the living
+        ([0.2, 0.0, 5.0, 0.6, 0.0], [1 / 3 + 1 / 12, 0, 0, 1 / 3 + 3 / 12, 0]),
+        ([0.0] * 5, [0.5, 0, 0, 0.5, 0]),  # nobody would take it: by the prior
+    ],
+)
+def test_a_closed_slot_leaves_its_mass_to_others(
+    shares: list[float], expected: list[float]
+) -> None:
+    """Goes red when mass is lost, or goes to the dead or to the slot that closes."""
+    closed = bank().without(2, torch.tensor(shares, dtype=torch.float64))
+    assert closed.slots == [0, 3]
+    assert closed.prior.tolist() == pytest.approx(expected)
+
+
+def test_an_adopted_expert_changes_its_slot_alone() -> None:
+    other = bank().adopt(3, {"A": torch.full((1, 2), -1.0, dtype=torch.float64)})
+    assert other.experts["A"][3].tolist() == [-1.0, -1.0]
+    assert other.experts["A"].dtype is torch.float32
+    assert other.experts["B"] is not None
+    assert torch.equal(other.experts["A"][:3], bank().experts["A"][:3])
+    assert torch.equal(other.prior, bank().prior)

@@ -1,0 +1,107 @@
+"""After a training round: the planned change is made to the bank, before it goes to the silos.
+
+Mass is kept by every change: what a closed expert leaves goes where its silos would go, and a
+newborn takes its share from all. State of a server's optimiser belongs to a slot: it starts anew
+at a birth and at a merge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from fedvemoe_app.em.lifecycle.refactor import merged
+from fedvemoe_app.em.lifecycle.rules import Event, Rules
+from fedvemoe_app.em.lifecycle.state import NONE, Lifecycle
+from fedvemoe_app.em.lifecycle.sums import Seeds, Wishes, sides
+from fedvemoe_app.em.state import Bank
+from fedvemoe_app.em.statistics import spread
+
+
+def restructure(
+    state: Lifecycle,
+    held: Bank,
+    moved: Bank,
+    wishes: Wishes | None,
+    seeds: Seeds | None,
+    rules: Rules,
+) -> tuple[Lifecycle, Bank, list[Event]]:
+    """Return state, bank and events at the end of a training round.
+
+    ``held`` is the bank that silos trained on, ``moved`` what their sums made of it; ``wishes``
+    and ``seeds`` are sums over the living experts of ``held``, None where their sum is void.
+    """
+    state, events = _new_round(state, held, wishes)
+    bank, more = moved, list[Event]()
+    if state.plan == "birth":
+        state, bank, more = _birth(state, held, moved, seeds, rules)
+    elif state.plan in ("close", "prune"):
+        state, bank, more = _end(state, moved, rules)
+    elif state.plan == "merge":
+        state, bank = _merge(state, moved, rules)
+    return replace(state, plan="none"), bank, events + more
+
+
+def _new_round(
+    state: Lifecycle, held: Bank, wishes: Wishes | None
+) -> tuple[Lifecycle, list[Event]]:
+    """Return the state of the next round, in which a candidate is adopted or gone."""
+    axis, level = torch.zeros_like(state.axis), torch.zeros_like(state.level)
+    if wishes is not None:
+        slots, size = torch.tensor(held.slots), len(held.alive)
+        axis, level = (spread(one, slots, size) for one in sides(wishes))
+    state = replace(state, round=state.round + 1, axis=axis, level=level)
+    if not state.candidate:
+        return state, []
+    done = replace(state, candidate={}, other=NONE, adopting=False)
+    if state.adopting:
+        return done.renewed(state.other), []
+    why = f"expert {state.slot} goes; what a merge would bring was not heard"
+    return replace(done, slot=NONE), [Event("prune", (state.slot,), why)]
+
+
+def _birth(
+    state: Lifecycle, held: Bank, moved: Bank, seeds: Seeds | None, rules: Rules
+) -> tuple[Lifecycle, Bank, list[Event]]:
+    """Put the parent as held plus the seeds' mean change into a free slot, on trial."""
+    parent = state.slot
+    state = replace(state, slot=NONE, alone=False)
+    if seeds is None or float(seeds.seeds) < rules.crowd:
+        return replace(state, rest=rules.cool_down), moved, []
+    child = int(torch.nonzero(~moved.alive)[0])
+    expert = held.expert(parent)
+    for name, change in seeds.seed.items():
+        step = change.to(torch.float64) / float(seeds.seed_weight)
+        expert[name] = (expert[name].to(torch.float64) + step).to(expert[name].dtype)
+    state = replace(state.renewed(parent, child), trial=child, edge=0.0)
+    silos = float(seeds.seeds)
+    why = f"{silos:.0f} dissatisfied silos of expert {parent} seed expert {child}, on trial"
+    event = Event("birth", (parent, child), why, {"silos": silos})
+    return state, moved.born(child, expert), [event]
+
+
+def _end(state: Lifecycle, moved: Bank, rules: Rules) -> tuple[Lifecycle, Bank, list[Event]]:
+    """Close a slot: of an expert that failed its trial, or of one that is worth too little."""
+    slot, closing = state.slot, state.plan == "close"
+    worth = state.edge if closing else float(state.worth[slot])
+    price = rules.birth_worth if closing else rules.prune_worth
+    after = " after its trial" if closing else ""
+    why = f"expert {slot} is worth {worth:.3f}{after}, less than {price}"
+    event = Event("close" if closing else "prune", (slot,), why, {"worth": worth, "price": price})
+    bank = moved.without(slot, state.shares)
+    if closing:
+        wait = 2 * state.wait
+        state = replace(state, trial=NONE, edge=0.0, hold=wait, wait=wait)
+    state = replace(state.renewed(slot), slot=NONE, rest=rules.cool_down)
+    return state, bank, [event]
+
+
+def _merge(state: Lifecycle, moved: Bank, rules: Rules) -> tuple[Lifecycle, Bank]:
+    """Close ``slot`` and make the candidate for ``other``, to be judged by the next assessment."""
+    pair = [state.slot, state.other]
+    candidate, _ = merged([moved.expert(slot) for slot in pair], moved.prior[pair].tolist())
+    to_other = torch.nn.functional.one_hot(torch.tensor(pair[1]), len(moved.alive))
+    bank = moved.without(state.slot, to_other.to(torch.float64))
+    state = replace(state.renewed(state.slot), candidate=candidate, rest=rules.cool_down)
+    return state, bank
