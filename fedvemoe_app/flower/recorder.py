@@ -95,6 +95,13 @@ class Recorder:
             )
         self.progress.phase_finished(tally.seconds)
 
+    def membership(self, round_: int, change: str, silo: str) -> None:
+        """Write that a silo joined or left."""
+        why = f"{silo} is {'within' if change == 'join' else 'out of'} reach"
+        LOG.info("round %d, %s: %s", round_, change, why)
+        row = EventRow(round=round_, event=change, slots=[], why=why, numbers={"silo": silo})
+        self._journal.event(row)
+
     def changed(self, round_: int, event: Event) -> None:
         """Write a change of the bank's structure, with its reason."""
         LOG.info("round %d, %s: %s", round_, event.kind, event.why)

@@ -24,6 +24,7 @@ from fedvemoe_app.errors import RunError
 from fedvemoe_app.evaluation.histogram import BUCKETS
 from fedvemoe_app.evaluation.scores import Score
 from fedvemoe_app.flower.consortium import Consortium
+from fedvemoe_app.flower.membership import Membership
 from fedvemoe_app.flower.recorder import Recorder
 from fedvemoe_app.flower.start import find_clusters, start_shapes
 from fedvemoe_app.flower.structure import Structure
@@ -45,8 +46,8 @@ class FedVEMoE(Strategy):
         The run's settings.
     bank
         The bank at the start.
-    consortium
-        The silos that take part.
+    membership
+        The silos that take part, as they come and go.
     tasks
         All tasks of the run, in the order in which scores per task are summed.
     recorder
@@ -58,17 +59,17 @@ class FedVEMoE(Strategy):
         self,
         config: RunConfig,
         bank: Bank,
-        consortium: Consortium,
+        membership: Membership,
         tasks: Sequence[str],
         recorder: Recorder,
     ) -> None:
         self.bank = bank
         self._config = config
-        self._consortium = consortium
+        self._membership = membership
         self._tasks = list(tasks)
         self._recorder = recorder
         self._start: dict[str, Tensor] = {}
-        self._contributors = torch.full((len(bank.alive),), float(len(consortium.nodes)))
+        self._contributors = torch.full((len(bank.alive),), float(len(self._consortium.nodes)))
         self._members = self._contributors
         self._structure = _structure(config, bank, recorder)
         rounds = config.rounds
@@ -94,6 +95,7 @@ class FedVEMoE(Strategy):
         self._recorder.round_done(0, self.bank)
         for round_ in range(1, self._config.rounds.num_server_rounds + 1):
             self._exchange(grid, "train", round_)
+            self._meet(grid, round_)
             self._exchange(grid, "assess", round_)
             self._recorder.round_done(round_, self.bank)
         return Result()
@@ -198,6 +200,15 @@ class FedVEMoE(Strategy):
 
     def summary(self) -> None:
         """Nothing to say: the journal holds the settings."""
+
+    @property
+    def _consortium(self) -> Consortium:
+        return self._membership.present
+
+    def _meet(self, grid: Grid, round_: int) -> None:
+        """Look who has come or gone since the last round."""
+        for change, silo in self._membership.refresh(grid.get_node_ids()):
+            self._recorder.membership(round_, change, silo)
 
     def _exchange(self, grid: Grid, phase: str, round_: int) -> None:
         """Run one phase of a round by Flower's own four methods."""

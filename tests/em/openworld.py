@@ -72,9 +72,7 @@ class Silo:
     belief: Belief | None = None
     memory: Memory | None = None
 
-    def assess(
-        self, bank: Bank, notice: Notice, rules: Rules
-    ) -> dict[str, Tensor]:
+    def assess(self, bank: Bank, notice: Notice, rules: Rules) -> dict[str, Tensor]:
         self.held, self.notice = bank, notice
         self.belief, sums, unrest, self.memory = silo_step.assess(
             self.family,
@@ -114,9 +112,7 @@ class Federation:
     def __post_init__(self) -> None:
         self.state = Lifecycle.start(len(self.bank.alive), self.rules)
 
-    def run(
-        self, rounds: int, present: Callable[[int], Sequence[int]] | None = None
-    ) -> Federation:
+    def run(self, rounds: int, present: Callable[[int], Sequence[int]] | None = None) -> Federation:
         """Play rounds; ``present`` names the silos of a round, all by default."""
         everybody = present or (lambda _: range(len(self.silos)))
         if not self.state.round:
