@@ -28,11 +28,11 @@ class Comings(InProcessGrid):
     def __init__(self, app: ClientApp, config: RunConfig, silos: int, away: Away) -> None:
         super().__init__(app, config.to_flat(), silos, tamper=self._lost)
         self._away = away
-        self._round = 0
+        self._round = -1
 
     def get_node_ids(self) -> list[int]:
-        """Return the ids of the silos within reach."""
-        return [node for node in self.contexts if not self._gone(node)]
+        """Return the ids of the silos within reach; at first, of all that will ever be."""
+        return [node for node in self.contexts if self._round < 0 or not self._gone(node)]
 
     def _lost(self, message: Message, reply: Message) -> Message | None:
         if message.metadata.group_id.isdigit():

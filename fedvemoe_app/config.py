@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from fedvemoe_app.errors import SettingError
+from fedvemoe_app.lifecycle_settings import LifecycleSettings
 from fedvemoe_app.settings import flatten, read, setting
 
 BUILT_STRATEGIES = ("fedvemoe",)
@@ -194,6 +195,7 @@ class RunConfig:
     data: DataSettings = field(default_factory=DataSettings)
     rounds: RoundSettings = field(default_factory=RoundSettings)
     em: EmSettings = field(default_factory=EmSettings)
+    lifecycle: LifecycleSettings = field(default_factory=LifecycleSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
 
@@ -246,6 +248,11 @@ def _check(config: RunConfig) -> None:
         (
             data.client_task_mode == "keyword" and not data.categories,
             "keyword-categories is empty: name at least one, such as translation",
+        ),
+        (
+            config.lifecycle.prune_worth > config.lifecycle.birth_worth,
+            f"prune-worth = {config.lifecycle.prune_worth} exceeds birth-worth = "
+            f"{config.lifecycle.birth_worth}: an expert would be born only to be pruned",
         ),
         (not config.model.targets, "target-modules is empty: use all-linear or name layers"),
         (not config.model.model_name, "model-name is empty: use builtin:tiny or name a model"),

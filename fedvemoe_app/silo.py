@@ -18,8 +18,12 @@ from fedvemoe_app.data.encoded import EncodedTasks, encode_tasks
 from fedvemoe_app.data.holdings import assignment_of, tasks_of
 from fedvemoe_app.em import round as em
 from fedvemoe_app.em import sketch
+from fedvemoe_app.em.lifecycle import silo as lifecycle
+from fedvemoe_app.em.lifecycle.orders import Call, Notice
+from fedvemoe_app.em.lifecycle.regret import Memory
+from fedvemoe_app.em.lifecycle.rules import Rules
 from fedvemoe_app.em.state import Bank
-from fedvemoe_app.em.statistics import Assessment, Update
+from fedvemoe_app.em.statistics import Assessment, Sums, Update
 from fedvemoe_app.evaluation.scores import Score
 from fedvemoe_app.evaluation.suite import evaluate
 from fedvemoe_app.model.backbone import Backbone, resident
@@ -51,6 +55,15 @@ class Silo:
         """Probe the bank's experts: the E-step."""
         return em.assess(self.family, bank, inference(self.config))
 
+    def assess_open(
+        self, bank: Bank, notice: Notice, last: Memory | None
+    ) -> tuple[em.Belief, list[Sums], Memory]:
+        """Probe a bank whose structure may change, with the memory of the last round."""
+        belief, total, unrest, memory = lifecycle.assess(
+            self.family, bank, inference(self.config), notice, last, rules(self.config)
+        )
+        return belief, [total, unrest], memory
+
     def evaluate(self, belief: em.Belief) -> dict[str, Score]:
         """Score the test examples of every task under the experts probed last."""
         tokens = self.config.evaluation.max_new_tokens
@@ -60,6 +73,30 @@ class Silo:
         """Train the experts that have a weight in ``weights`` [K]: the M-step."""
         rule = self.config.rounds.silo_weight
         return em.train(self.family, bank, weights, round_, silo_weight=rule)  # type: ignore[arg-type]
+
+    def train_open(
+        self,
+        bank: Bank,
+        weights: Tensor,
+        round_: int,
+        call: Call,
+        open_: Tensor,
+        last: Memory | None,
+    ) -> tuple[list[Sums], Memory | None]:
+        """Train what is open and has a weight, and answer the call of a birth."""
+        change, wishes, seeds, memory = lifecycle.train(
+            self.family,
+            bank,
+            weights,
+            round_,
+            call,
+            open_,
+            last,
+            rules(self.config),
+            tau=self.config.em.tau,
+            silo_weight=self.config.rounds.silo_weight,  # type: ignore[arg-type]
+        )
+        return [change, wishes, *([seeds] if seeds else [])], memory
 
     def sketch(self, bank: Bank) -> Tensor:
         """Return the sketch [d] of this silo's gradient at the start."""
@@ -80,6 +117,23 @@ def inference(config: RunConfig) -> em.Inference:
         rule=settings.responsibility_rule,  # type: ignore[arg-type]
         kappa=settings.kappa,
         gamma=settings.gamma,
+    )
+
+
+def rules(config: RunConfig) -> Rules:
+    """Return the thresholds of the lifecycle; silos and server read the same settings."""
+    settings, em_settings = config.lifecycle, config.em
+    return Rules(
+        regret_threshold=settings.regret_threshold,
+        birth_worth=settings.birth_worth,
+        prune_worth=settings.prune_worth,
+        trial_rounds=settings.trial_rounds,
+        patience=settings.patience,
+        cool_down=settings.cool_down,
+        merge_share=settings.merge_share,
+        warm_up=max(settings.quiet_rounds, em_settings.warmup_rounds),
+        c_min=config.output.c_min,
+        seed=config.output.seed,
     )
 
 

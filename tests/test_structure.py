@@ -32,7 +32,18 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES = 260
 
 LAYERS = {
-    **dict.fromkeys(("fedvemoe_app", "errors", "seeds", "settings", "config", "overrides"), 0),
+    **dict.fromkeys(
+        (
+            "fedvemoe_app",
+            "errors",
+            "seeds",
+            "settings",
+            "lifecycle_settings",
+            "config",
+            "overrides",
+        ),
+        0,
+    ),
     **dict.fromkeys(("em", "secagg"), 1),
     "data": 2,
     "model": 3,
@@ -44,6 +55,8 @@ LAYERS = {
 SIDEWAYS = {
     ("settings", "errors"): "a wrong setting is an error for the user",
     ("config", "errors"): "a wrong setting is an error for the user",
+    ("lifecycle_settings", "settings"): "the settings are declared in the language of settings",
+    ("config", "lifecycle_settings"): "the settings of the lifecycle are settings of a run",
     ("config", "settings"): "the settings are declared in the language of settings",
     ("overrides", "errors"): "a wrong word is an error for the user",
     ("overrides", "settings"): "a word is read in the type of its setting",

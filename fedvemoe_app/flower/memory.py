@@ -1,4 +1,4 @@
-"""A silo's memory between phases: the bank it was sent, its belief, its sketch.
+"""A silo's memory between phases: the bank it was sent, its belief, its sketch, its regret.
 
 It lies in ``Context.state``, which Flower keeps on the silo's side for the length of a run. The
 belief and the sketch are written here and read here; no function of this package sends them.
@@ -11,6 +11,8 @@ from flwr.app import RecordDict
 from torch import Tensor
 
 from fedvemoe_app.em import sketch
+from fedvemoe_app.em.lifecycle.orders import Notice
+from fedvemoe_app.em.lifecycle.regret import Memory
 from fedvemoe_app.em.round import Belief
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.errors import RunError
@@ -39,6 +41,30 @@ def recall(state: RecordDict, round_: int) -> tuple[Bank, Belief]:
     if held != round_:
         raise RunError(f"this silo holds the bank after round {held}, not after round {round_}")
     return get_bank(state), get_belief(state)
+
+
+def remember_regret(state: RecordDict, memory: Memory, notice: Notice | None = None) -> None:
+    """Keep what the lifecycle needs of this silo; with a ``notice``, its merged candidate too."""
+    put_tensors(state, "regret", memory.arrays())
+    if notice is None:
+        return
+    if "candidate" in state:
+        del state["candidate"]
+    if notice.candidate:
+        put_tensors(state, "candidate", notice.candidate)
+        put_facts(state, "candidate.into", notice.into)
+
+
+def recall_regret(state: RecordDict) -> Memory | None:
+    """Return what ``remember_regret`` kept; None at the start."""
+    return Memory.from_arrays(get_tensors(state, "regret")) if "regret" in state else None
+
+
+def recall_candidate(state: RecordDict) -> tuple[dict[str, Tensor], int]:
+    """Return the merged candidate [1, ...] and its column; RunError where this silo missed it."""
+    if "candidate" not in state:
+        raise RunError("this silo holds no merged expert: it missed the assessment")
+    return get_tensors(state, "candidate"), int(get_facts(state, "candidate.into"))
 
 
 def remember_sketch(state: RecordDict, found: Tensor) -> None:

@@ -7,7 +7,6 @@ figures; under aggregate reporting nothing but sums leaves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +15,9 @@ from torch import Tensor
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em import sketch as em_sketch
+from fedvemoe_app.em.lifecycle import silo as lifecycle
 from fedvemoe_app.em.round import Belief
+from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Sums
 from fedvemoe_app.errors import BaseModelError, RunError
 from fedvemoe_app.evaluation import histogram
@@ -24,6 +25,7 @@ from fedvemoe_app.evaluation.scores import Score, pool
 from fedvemoe_app.flower import memory
 from fedvemoe_app.flower.code import code_hash
 from fedvemoe_app.flower.consent import reports_in_full
+from fedvemoe_app.flower.orders import get_call, get_notice
 from fedvemoe_app.flower.wire import get_bank, get_facts, get_tensors, mark, put_facts, put_tensors
 from fedvemoe_app.silo import Silo, open_silo
 
@@ -53,16 +55,29 @@ def assess(content: RecordDict, context: Context) -> RecordDict:
     """E-step on the bank received; scores of the test examples where the order says so."""
     order = get_facts(content, "order")
     silo, bank = _silo(context), get_bank(content)
-    belief, total = silo.assess(bank)
+    belief, sums = _judged(silo, bank, content, context)
     memory.remember(context.state, order["round"], bank, belief)
     if silo.name not in order["next"]:  # it will not train, so it is no crowd to hide in
-        total = replace(total, contributors=torch.zeros_like(total.contributors))
+        sums["contributors"] = torch.zeros_like(sums["contributors"])
     scores = silo.evaluate(belief) if order["evaluate"] else {}
-    sums = total.arrays()
     if order["evaluate"]:
         sums |= _score_sums(scores, order["tasks"])
         sums["ppl_histogram"] = histogram.one_hot(pool(scores.values()).ppl)
     return _reply(context, sums, silo, {**_beliefs(belief), "scores": _plain(scores)})
+
+
+def _judged(
+    silo: Silo, bank: Bank, content: RecordDict, context: Context
+) -> tuple[Belief, dict[str, Tensor]]:
+    """Return what a silo believes of a bank and what it adds to the sums."""
+    notice = get_notice(content)
+    if notice is None:
+        belief, total = silo.assess(bank)
+        return belief, total.arrays()
+    last = memory.recall_regret(context.state)
+    belief, parts, found = silo.assess_open(bank, notice, last)
+    memory.remember_regret(context.state, found, notice)
+    return belief, _together(parts)
 
 
 def sketch(content: RecordDict, context: Context) -> RecordDict:
@@ -90,11 +105,25 @@ def train(content: RecordDict, context: Context) -> RecordDict:
     if "start" in content:
         start = get_tensors(content, "start")
         first = memory.first_expert(context.state, start["mean"], start["centroids"])
+    call = get_call(content)
+    last = memory.recall_regret(context.state) if call else None
+    if call and call.adopt and last:
+        bank, last = lifecycle.adopt(bank, last, *memory.recall_candidate(context.state))
     if not torch.equal(mark(bank), get_tensors(content, "held")["mark"]):
         raise RunError("this silo holds another bank than the server: it would train in vain")
     weights = belief.train if first is None else first
-    weights = torch.where(torch.tensor(order["open"]), weights, 0.0)
-    return _reply(context, silo.train(bank, weights, order["round"]), silo, {})
+    open_ = torch.tensor(order["open"])
+    if call is None:
+        weights = torch.where(open_, weights, 0.0)
+        return _reply(context, silo.train(bank, weights, order["round"]), silo, {})
+    parts, last = silo.train_open(bank, weights, order["round"], call, open_, last)
+    if last is not None:
+        memory.remember_regret(context.state, last)
+    return _reply(context, _together(parts), silo, {})
+
+
+def _together(parts: Sequence[Sums]) -> dict[str, Tensor]:
+    return {name: tensor for part in parts for name, tensor in part.arrays().items()}
 
 
 def _silo(context: Context) -> Silo:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedvemoe_app.config import RunConfig
+from fedvemoe_app.em.lifecycle.rules import Event
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update, spread
 from fedvemoe_app.evaluation.histogram import worst
@@ -93,6 +94,26 @@ class Recorder:
                 EventRow(round=round_, event="dropout", slots=[], why=why, numbers=numbers)
             )
         self.progress.phase_finished(tally.seconds)
+
+    def membership(self, round_: int, change: str, silo: str) -> None:
+        """Write that a silo joined or left."""
+        why = f"{silo} is {'within' if change == 'join' else 'out of'} reach"
+        LOG.info("round %d, %s: %s", round_, change, why)
+        row = EventRow(round=round_, event=change, slots=[], why=why, numbers={"silo": silo})
+        self._journal.event(row)
+
+    def changed(self, round_: int, event: Event) -> None:
+        """Write a change of the bank's structure, with its reason."""
+        LOG.info("round %d, %s: %s", round_, event.kind, event.why)
+        self._journal.event(
+            EventRow(
+                round=round_,
+                event=event.kind,
+                slots=list(event.slots),
+                why=event.why,
+                numbers=event.numbers,
+            )
+        )
 
     def trained(self, total: Update) -> None:
         """Keep the sums of the M-step for the round's row."""

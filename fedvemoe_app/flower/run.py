@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from fedvemoe_app.flower.consortium import (
     sample_size,
     wait_for_nodes,
 )
-from fedvemoe_app.flower.one_reply import OneReplyGrid
+from fedvemoe_app.flower.membership import Membership
+from fedvemoe_app.flower.one_reply import OneReplyGrid, Tally
 from fedvemoe_app.flower.privacy import fitted
 from fedvemoe_app.flower.recorder import Recorder
 from fedvemoe_app.flower.secure import SecureGrid
@@ -115,27 +116,27 @@ def _rounds(grid: Grid, config: RunConfig, journal: Journal, nodes: list[int]) -
     experts = lay_out(config, _saying(recorder.progress))
     base = experts.backbone.fingerprint
     journal.annotate(base=base, bank=bank_of(data, seed).fingerprint)
-    consortium = _meet(grid, config, nodes, base, recorder)
+    membership = _meet(grid, config, nodes, base, recorder)
     bank = Bank.start(experts.initial(seed), alive=config.em.k_init)
-    strategy = FedVEMoE(config, bank, consortium, assignment.tasks, recorder)
-    strategy.start(_summing(grid, config, consortium, recorder.progress))
+    strategy = FedVEMoE(config, bank, membership, assignment.tasks, recorder)
+    roster = _roster(config, [silo.name for silo in assignment.silos])
+    strategy.start(_summing(grid, config, membership, roster, recorder.progress))
     experts.load(strategy.bank.experts)
     for slot in strategy.bank.slots:
         experts.save(slot, journal.folder / "experts" / f"slot_{slot:02d}")
 
 
 def _summing(
-    grid: Grid, config: RunConfig, consortium: Consortium, progress: Progress
+    grid: Grid, config: RunConfig, membership: Membership, roster: Roster, progress: Progress
 ) -> OneReplyGrid:
     """Return the grid that forms sums as ``privacy`` says."""
-    names = {node: name for name, node in consortium.nodes.items()}
-    output = config.output
+    output, names = config.output, membership.names
     if output.privacy == "none":
         return SummingGrid(grid, names, replied=progress.reply)
     return SecureGrid(
         grid,
         names,
-        _roster(config, consortium),
+        roster,
         masked=output.privacy == "secagg",
         min_survivors=output.min_survivors,
         confirm=output.confirm,
@@ -143,12 +144,12 @@ def _summing(
     )
 
 
-def _roster(config: RunConfig, consortium: Consortium) -> Roster:
+def _roster(config: RunConfig, silos: Sequence[str]) -> Roster:
     """Return the identity keys of all silos: the consortium's, or those of a simulation."""
     output = config.output
     if output.roster:
         return read_roster(output.roster, output.consortium_key)
-    return simulated_roster(consortium.names, output.seed)
+    return simulated_roster(silos, output.seed)
 
 
 def lay_out(config: RunConfig, building: Building | None = None) -> Experts:
@@ -176,13 +177,18 @@ def _saying(progress: Progress) -> Building:
 
 def _meet(
     grid: Grid, config: RunConfig, nodes: list[int], base: str, recorder: Recorder
-) -> Consortium:
+) -> Membership:
     """Return the silos that agree with the server on code and base; RunError for too few."""
-    recorder.phase("hello", 0, len(nodes))
-    consortium, tally = introduce(grid, nodes, base, timeout=float(config.rounds.phase_timeout))
-    recorder.exchanged("hello", 0, tally)
+
+    def welcome(nodes: Sequence[int]) -> tuple[Consortium, Tally]:
+        recorder.phase("hello", 0, len(nodes))
+        met, tally = introduce(grid, nodes, base, timeout=float(config.rounds.phase_timeout))
+        recorder.exchanged("hello", 0, tally)
+        return met, tally
+
+    consortium, tally = welcome(nodes)
     require(tally, config.rounds.min_silos, "phase hello")
-    return consortium
+    return Membership(consortium, nodes, lambda newcomers: welcome(newcomers)[0])
 
 
 def _local_baselines(config: RunConfig, silos: list[str]) -> dict[str, float]:

@@ -60,7 +60,6 @@ class SecureGrid(OneReplyGrid):
         replied: Replied | None = None,
     ) -> None:
         super().__init__(grid, names, replied=replied)
-        self._nodes = {name: node for node, name in names.items()}
         self._roster = roster
         self._masked = masked
         self._bits = bits
@@ -227,6 +226,11 @@ class SecureGrid(OneReplyGrid):
         return Message(
             content, meta.dst_node_id, meta.message_type, ttl=meta.ttl, group_id=meta.group_id
         )
+
+    @property
+    def _nodes(self) -> dict[str, int]:
+        """Node of each silo: a silo that came back stands on its last one."""
+        return {name: node for node, name in self._names.items()}
 
     def _message(self, name: str, step: str, **own: bytes) -> Message:
         content = RecordDict()

@@ -19,21 +19,22 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.round import assess_step, train_step
 from fedvemoe_app.em.shapes import assessment_shapes
 from fedvemoe_app.em.state import Bank
-from fedvemoe_app.em.statistics import Assessment, Update
+from fedvemoe_app.em.statistics import Assessment, Update, spread
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.evaluation.histogram import BUCKETS
 from fedvemoe_app.evaluation.scores import Score
-from fedvemoe_app.flower.consortium import Consortium, require
-from fedvemoe_app.flower.one_reply import Tally, sums_of
+from fedvemoe_app.flower.consortium import Consortium
+from fedvemoe_app.flower.membership import Membership
 from fedvemoe_app.flower.recorder import Recorder
 from fedvemoe_app.flower.start import find_clusters, start_shapes
+from fedvemoe_app.flower.structure import Structure
 from fedvemoe_app.flower.template import Scales, Template, first_scale
+from fedvemoe_app.flower.vetting import Vetting
 from fedvemoe_app.flower.wire import mark, put_bank, put_facts, put_tensors
 from fedvemoe_app.model.family import factor_of
+from fedvemoe_app.silo import rules
 
 SCORES = len(Score().to_array())
-MOST_VOID = 3
-"""Void sums in a row after which a run is given up."""
 
 
 class FedVEMoE(Strategy):
@@ -45,8 +46,8 @@ class FedVEMoE(Strategy):
         The run's settings.
     bank
         The bank at the start.
-    consortium
-        The silos that take part.
+    membership
+        The silos that take part, as they come and go.
     tasks
         All tasks of the run, in the order in which scores per task are summed.
     recorder
@@ -58,20 +59,21 @@ class FedVEMoE(Strategy):
         self,
         config: RunConfig,
         bank: Bank,
-        consortium: Consortium,
+        membership: Membership,
         tasks: Sequence[str],
         recorder: Recorder,
     ) -> None:
         self.bank = bank
         self._config = config
-        self._consortium = consortium
+        self._membership = membership
         self._tasks = list(tasks)
         self._recorder = recorder
         self._start: dict[str, Tensor] = {}
-        self._contributors = torch.full((len(bank.slots),), float(len(consortium.nodes)))
+        self._contributors = torch.full((len(bank.alive),), float(len(self._consortium.nodes)))
         self._members = self._contributors
-        self._void = 0
+        self._structure = _structure(config, bank, recorder)
         rounds = config.rounds
+        self._vetting = Vetting(recorder, rounds.min_silos)
         self._scales = Scales(
             first_scale(rounds.silo_weight, rounds.learning_rate, rounds.local_steps)
         )
@@ -93,6 +95,7 @@ class FedVEMoE(Strategy):
         self._recorder.round_done(0, self.bank)
         for round_ in range(1, self._config.rounds.num_server_rounds + 1):
             self._exchange(grid, "train", round_)
+            self._meet(grid, round_)
             self._exchange(grid, "assess", round_)
             self._recorder.round_done(round_, self.bank)
         return Result()
@@ -105,26 +108,42 @@ class FedVEMoE(Strategy):
         living = self.bank.living()
         warming = bool(self._start) and server_round <= self._config.em.warmup_rounds
         contributors = self._members if warming else self._contributors
-        order = {"round": server_round, "open": self._open(contributors)}
-        put_facts(content, "order", order)
+        open_ = self._open(contributors)
+        put_facts(content, "order", {"round": server_round, "open": open_.tolist()})
         put_tensors(content, "held", {"mark": mark(living)})
         if warming:
             put_tensors(content, "start", self._start)
         factor = factor_of(server_round, self._config.rounds.lora_factors)  # type: ignore[arg-type]
         endings = (".A", ".B") if factor == "both" else (f".{factor}",)
         trained = [name for name in living.experts if name.endswith(endings)]
-        self._scales.template(living, trained).put(content)
+        self._train_template(content, trained).put(content)
         return self._messages(self._sample(server_round), "train", content, server_round)
+
+    def _train_template(self, content: RecordDict, trained: list[str]) -> Template:
+        """Return what is summed in a training round; the lifecycle adds its orders and its sums."""
+        if self._structure is None:
+            return self._scales.template(self.bank, trained)
+        parent = self._structure.state.call().parent
+        template = self._scales.template(self.bank, trained, parent)
+        shapes = {name: template.shapes[f"delta/{name}"] for name in trained}
+        template.shapes.update(self._structure.train(content, shapes))
+        return template
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Move the experts along the sum of the silos' weighted changes."""
-        sums = self._accepted("train", server_round, replies)
-        if sums is None:
-            return None, None
-        total = Update.from_arrays(sums)
-        self._scales.learn(total)
+        sums = self._vetting.accepted("train", server_round, replies)
+        moved = self.bank if sums is None else self._moved(Update.from_arrays(sums))
+        if self._structure is not None:
+            moved = self._structure.trained(self.bank, moved, sums)
+        self.bank = moved
+        return None, None
+
+    def _moved(self, total: Update) -> Bank:
+        """Return the bank as the silos' sums move it."""
+        self._scales.learn(total, self.bank)
+        self._recorder.trained(total)
         moved = train_step(
             self.bank.living(),
             total,
@@ -132,9 +151,7 @@ class FedVEMoE(Strategy):
             learning_rate=self._config.rounds.server_learning_rate,
             shrinkage=self._config.rounds.shrinkage,
         )
-        self.bank = self.bank.with_living(moved)
-        self._recorder.trained(total)
-        return None, None
+        return self.bank.with_living(moved)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -152,6 +169,8 @@ class FedVEMoE(Strategy):
         }
         put_facts(content, "order", order)
         shapes = assessment_shapes(len(self.bank.slots))
+        if self._structure is not None:
+            shapes |= self._structure.assess(content, self.bank)
         if due:
             shapes["scores"] = (len(self._tasks), SCORES)
             shapes["ppl_histogram"] = (BUCKETS,)
@@ -163,19 +182,33 @@ class FedVEMoE(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Take the bank's prior from the summed mass, and the scores to the journal."""
-        sums = self._accepted("assess", server_round, replies)
+        sums = self._vetting.accepted("assess", server_round, replies)
         if sums is None:
             return None
         total = Assessment.from_arrays(sums)
-        self._contributors = total.contributors
+        self._contributors = spread(
+            total.contributors, torch.tensor(self.bank.slots), len(self.bank.alive)
+        )
         concentration = self._config.em.prior_concentration
         living = assess_step(self.bank.living(), total, concentration=concentration)
         self.bank = self.bank.with_living(living)
+        if self._structure is not None:
+            silos = len(self._consortium.nodes)
+            self.bank = self._structure.assessed(self.bank, sums, silos)
         self._recorder.assessed(total, sums, self._tasks)
         return None
 
     def summary(self) -> None:
         """Nothing to say: the journal holds the settings."""
+
+    @property
+    def _consortium(self) -> Consortium:
+        return self._membership.present
+
+    def _meet(self, grid: Grid, round_: int) -> None:
+        """Look who has come or gone since the last round."""
+        for change, silo in self._membership.refresh(grid.get_node_ids()):
+            self._recorder.membership(round_, change, silo)
 
     def _exchange(self, grid: Grid, phase: str, round_: int) -> None:
         """Run one phase of a round by Flower's own four methods."""
@@ -201,41 +234,24 @@ class FedVEMoE(Strategy):
             messages = self._messages(self._consortium.names, f"query.{query}", content, 0)
             self._recorder.phase(query, 0, len(messages))
             replies = grid.send_and_receive(messages, timeout=self._timeout)
-            sums = self._accepted(query, 0, replies)
+            sums = self._vetting.accepted(query, 0, replies)
             if sums is None:
                 raise RunError(f"no start: the sum of phase {query} is void; run again")
             return sums
 
-        self._start, self._members = find_clusters(
+        self._start, members = find_clusters(
             ask,
             clusters=em.k_init,
             restarts=em.sketch_restarts,
             iterations=em.sketch_iterations,
             seed=self._config.output.seed,
         )
+        self._members = spread(members, torch.tensor(self.bank.slots), len(self.bank.alive))
 
-    def _accepted(
-        self, phase: str, round_: int, replies: Iterable[Message]
-    ) -> dict[str, Tensor] | None:
-        """Return an exchange's sums, noted in the journal; None where the sum is void.
-
-        RunError for too few silos, and for too many void sums in a row.
-        """
-        (reply,) = replies
-        tally = Tally.of(reply)
-        self._recorder.exchanged(phase, round_, tally)
-        self._void = self._void + 1 if tally.void else 0
-        if self._void > MOST_VOID:
-            raise RunError(f"{self._void} sums in a row are void; the last: {tally.void}")
-        if tally.void:
-            return None
-        require(tally, self._config.rounds.min_silos, f"round {round_}, phase {phase}")
-        return sums_of(reply)
-
-    def _open(self, contributors: Tensor) -> list[bool]:
-        """Return which experts are summed: a sum over fewer than c-min silos tells of each."""
-        least = self._config.output.c_min
-        return [count >= least for count in contributors.tolist()]
+    def _open(self, contributors: Tensor) -> Tensor:
+        """Return which living experts are summed: a sum over fewer than c-min tells of each."""
+        crowded = contributors[self.bank.slots] >= self._config.output.c_min
+        return crowded if self._structure is None else self._structure.open(crowded, self.bank)
 
     def _evaluation_due(self, round_: int) -> bool:
         last = self._config.rounds.num_server_rounds
@@ -257,3 +273,10 @@ class FedVEMoE(Strategy):
     @property
     def _timeout(self) -> float:
         return float(self._config.rounds.phase_timeout)
+
+
+def _structure(config: RunConfig, bank: Bank, recorder: Recorder) -> Structure | None:
+    """Return the bank's lifecycle, if the run has one."""
+    if not config.lifecycle.lifecycle:
+        return None
+    return Structure(rules(config), len(bank.alive), recorder.changed)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedvemoe_app.em.shapes import Shapes, update_shapes
 from fedvemoe_app.em.state import Bank
-from fedvemoe_app.em.statistics import Update
+from fedvemoe_app.em.statistics import Update, spread
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.wire import get_facts, put_facts
 
@@ -77,24 +77,32 @@ class Scales:
     first: float
     known: dict[str, Tensor] = field(default_factory=dict)
 
-    def learn(self, total: Update) -> None:
-        """Take the sizes from a round's sums."""
-        silos = float(total.silos)
+    def learn(self, total: Update, bank: Bank) -> None:
+        """Take the sizes from a round's sums over the living experts of ``bank``."""
+        silos, slots = float(total.silos), torch.tensor(bank.slots)
         for name, squares in total.squares.items():
             size = total.delta[name][0].numel()
             # With c contributors of equal weight: c / sqrt(silos) times the size of one's change.
-            self.known[name] = (squares * total.weight / size / silos).sqrt()
+            found = (squares * total.weight / size / silos).sqrt()
+            self.known[name] = spread(found, slots, len(bank.alive))
 
-    def template(self, bank: Bank, trained: list[str]) -> Template:
-        """Return the template of a training round of the living ``bank``."""
-        shapes = {name: tuple(bank.experts[name].shape) for name in trained}
-        experts = len(bank.alive)
+    def template(self, bank: Bank, trained: list[str], parent: int | None = None) -> Template:
+        """Return the template of a training round of the living experts of ``bank``.
+
+        ``parent`` is the slot whose seeds are summed as well. An expert of which nothing is known,
+        such as a newborn, is taken to change as much as the one that changes most.
+        """
+        shapes = {name: (len(bank.slots), *bank.experts[name].shape[1:]) for name in trained}
         rms: dict[str, Any] = {}
         for name in trained:
-            known = self.known.get(name, torch.zeros(experts))
-            found = torch.where(known > 0, known, self.first)
-            rms[f"delta/{name}"] = found.clamp(min=LEAST_RMS).tolist()
-        return Template(update_shapes(experts, shapes), rms)
+            known = self.known.get(name, torch.zeros(len(bank.alive)))
+            most = float(known.max())
+            found = torch.where(known > 0, known, most if most > 0 else self.first)
+            found = found.clamp(min=LEAST_RMS)
+            rms[f"delta/{name}"] = found[bank.slots].tolist()
+            if parent is not None:
+                rms[f"seed/{name}"] = [float(found[parent])]
+        return Template(update_shapes(len(bank.slots), shapes), rms)
 
 
 def first_scale(silo_weight: str, learning_rate: float, steps: int) -> float:

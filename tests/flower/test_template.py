@@ -69,9 +69,18 @@ def summed(size: float, contributors: int) -> Update:
 def test_the_first_scale_serves_until_a_tensor_was_trained() -> None:
     scales = Scales(0.75)
     assert scales.template(bank(), ["x.B"]).rms == {"delta/x.B": [0.75, 0.75]}
-    scales.learn(summed(1e-3, SILOS))
-    _, idle = scales.template(bank(), ["x.B"]).rms["delta/x.B"]
-    assert idle == 0.75
+    scales.learn(summed(1e-3, SILOS), bank())
+    trained, idle = scales.template(bank(), ["x.B"]).rms["delta/x.B"]
+    assert idle == trained < 0.75
+
+
+def test_scales_stay_with_their_slots_and_a_newborn_takes_the_largest() -> None:
+    scales, three = Scales(0.75), Bank.start({"x.B": torch.zeros(3, 20, 20)}, alive=2)
+    scales.learn(summed(1e-3, SILOS), three)
+    trained = scales.template(three, ["x.B"]).rms["delta/x.B"][0]
+    grown = three.born(2, three.expert(0)).without(0, torch.ones(3))
+    template = scales.template(grown, ["x.B"], parent=1)
+    assert template.rms == {"delta/x.B": [trained, trained], "seed/x.B": [trained]}
 
 
 @pytest.mark.parametrize("first", [0.0, 1e-40])
@@ -87,7 +96,7 @@ def test_scales_follow_the_last_rounds_squares(contributors: int) -> None:
     """One silo sends weight times change; a few contributors of many make it a little off."""
     scales = Scales(0.75)
     for size in (1e-3, 5e-2):
-        scales.learn(summed(size, contributors))
+        scales.learn(summed(size, contributors), bank())
         found = scales.template(bank(), ["x.B"]).rms["delta/x.B"][0]
         assert found == pytest.approx(WEIGHT * size * contributors / SILOS**0.5)
         assert 0.3 < found / (WEIGHT * size) < 3

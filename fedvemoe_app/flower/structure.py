@@ -1,0 +1,95 @@
+"""The bank's lifecycle on the server: what goes out with an exchange, and what its sums decide.
+
+``em.lifecycle`` decides from sums alone; here its state lies between the exchanges of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from flwr.app import RecordDict
+from torch import Tensor
+
+from fedvemoe_app.em.lifecycle.decide import decide
+from fedvemoe_app.em.lifecycle.restructure import restructure
+from fedvemoe_app.em.lifecycle.rules import Event, Rules
+from fedvemoe_app.em.lifecycle.state import Lifecycle
+from fedvemoe_app.em.lifecycle.sums import Seeds, Unrest, Wishes
+from fedvemoe_app.em.shapes import Shapes, seeds_shapes, unrest_shapes, wishes_shapes
+from fedvemoe_app.em.state import Bank
+from fedvemoe_app.em.statistics import Assessment
+from fedvemoe_app.flower.orders import put_call, put_notice
+
+
+class Structure:
+    """Births, prunes and merges of one run.
+
+    Parameters
+    ----------
+    rules
+        The thresholds.
+    slots
+        Slots of the bank.
+    happened
+        Called with the round and every event in it.
+
+    """
+
+    def __init__(self, rules: Rules, slots: int, happened: Callable[[int, Event], None]) -> None:
+        self.state = Lifecycle.start(slots, rules)
+        self._rules = rules
+        self._happened = happened
+
+    def assess(self, content: RecordDict, bank: Bank) -> Shapes:
+        """Add what goes with the bank, and return the shapes of what is summed for it."""
+        put_notice(content, self.state.notice(bank))
+        return unrest_shapes(len(bank.slots))
+
+    def train(self, content: RecordDict, trained: Mapping[str, tuple[int, ...]]) -> Shapes:
+        """Add what goes with an order to train, and return the shapes of what is summed for it.
+
+        ``trained`` are the shapes [K, ...] of the tensors that move, K the living experts.
+        """
+        call = self.state.call()
+        put_call(content, call)
+        experts = next(iter(trained.values()))[0]
+        wishes = wishes_shapes(experts, self._rules.sketch_size)
+        return wishes | (seeds_shapes(trained) if call.parent is not None else {})
+
+    def open(self, crowded: Tensor, bank: Bank) -> Tensor:
+        """Return which living experts [m] are summed, of those with a crowd [m] of silos."""
+        return self.state.open(crowded, bank)
+
+    def assessed(self, bank: Bank, sums: Mapping[str, Tensor], silos: int) -> Bank:
+        """Return the bank after the sums of an assessment; ``silos`` is all of them."""
+        self.state, bank, events = decide(
+            self.state,
+            bank,
+            Assessment.from_arrays(sums),
+            Unrest.from_arrays(sums),
+            self._rules,
+            silos=silos,
+        )
+        self._tell(events)
+        return bank
+
+    def trained(self, held: Bank, moved: Bank, sums: Mapping[str, Tensor] | None) -> Bank:
+        """Return the bank after a training round, planned changes made; None for a void sum.
+
+        ``held`` is what silos trained on, ``moved`` what their sums made of it.
+        """
+        seeded = sums is not None and "seeds" in sums
+        self.state, bank, events = restructure(
+            self.state,
+            held,
+            moved,
+            Wishes.from_arrays(sums) if sums is not None else None,
+            Seeds.from_arrays(sums) if sums is not None and seeded else None,
+            self._rules,
+        )
+        self._tell(events)
+        return bank
+
+    def _tell(self, events: list[Event]) -> None:
+        for event in events:
+            self._happened(self.state.round, event)
