@@ -132,7 +132,7 @@ def test_report_draws_and_prints_a_run_from_its_folder(settings: Callable[..., S
     assert not (run.folder / "plots").exists()
     result = call("report", run.folder)
     assert result.exit_code == 0, result.output
-    assert len(list((run.folder / "plots").glob("*.png"))) == 3
+    assert len(list((run.folder / "plots").glob("*.png"))) == 4
     assert str(run.folder) in result.output
 
 

@@ -1,0 +1,58 @@
+"""``fedvemoe report | figure``: what people look at, drawn anew from the journal alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fedvemoe_app.console import readable_errors
+
+app = typer.Typer()
+
+RunFolder = Annotated[
+    Path, typer.Argument(help="A run's folder, <log-dir>/<run name>.", metavar="RUN")
+]
+
+
+@app.command()
+def report(folder: RunFolder) -> None:
+    """Draw the pictures of a run anew and print its summary, from its journal alone."""
+    from fedvemoe_app.report.journal import read_run
+    from fedvemoe_app.report.plots import draw_all
+    from fedvemoe_app.report.summary import print_summary
+
+    console = Console()
+    with readable_errors(console):
+        found = read_run(folder)
+        print_summary(found, console, draw_all(found))
+
+
+@app.command()
+def figure(
+    folder: RunFolder,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the files; the run's plots/ by default.")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="pdf, svg, png, or several by comma.")
+    ] = "pdf,svg,png",
+) -> None:
+    """Draw the paper figure of a run in print quality, as vectors and as pixels.
+
+    Example: [bold]fedvemoe figure runs/exp1 --output paper --format pdf[/bold]
+    """
+    from fedvemoe_app.report.journal import read_run
+    from fedvemoe_app.report.plots import draw_paper
+
+    console = Console()
+    with readable_errors(console):
+        found = read_run(folder)
+        for path in draw_paper(found, output or folder / "plots", _listed(formats)):
+            console.print(str(path), soft_wrap=True, highlight=False, markup=False)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
