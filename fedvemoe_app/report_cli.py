@@ -19,15 +19,17 @@ RunFolder = Annotated[
 
 @app.command()
 def report(folder: RunFolder) -> None:
-    """Draw the pictures of a run anew and print its summary, from its journal alone."""
+    """Draw a run's pictures and its page anew and print its summary, from its journal alone."""
     from fedvemoe_app.report.journal import read_run
+    from fedvemoe_app.report.page import write_page
     from fedvemoe_app.report.plots import draw_all
     from fedvemoe_app.report.summary import print_summary
 
     console = Console()
     with readable_errors(console):
         found = read_run(folder)
-        print_summary(found, console, draw_all(found))
+        pictures = draw_all(found)
+        print_summary(found, console, pictures, write_page(found, pictures))
 
 
 @app.command()

@@ -130,6 +130,7 @@ def test_a_good_run_reaches_flower_with_its_settings(
 def test_report_draws_and_prints_a_run_from_its_folder(settings: Callable[..., Settings]) -> None:
     run = federate(settings(num_server_rounds=1, generate_examples=0, eval_examples=2))
     assert not (run.folder / "plots").exists()
+    assert (run.folder / "report.html").is_file()
     result = call("report", run.folder)
     assert result.exit_code == 0, result.output
     assert len(list((run.folder / "plots").glob("*.png"))) == 4

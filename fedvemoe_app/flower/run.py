@@ -34,6 +34,7 @@ from fedvemoe_app.model.experts import Experts
 from fedvemoe_app.model.skeleton import skeleton
 from fedvemoe_app.report.journal import Journal, read_run
 from fedvemoe_app.report.manifest import manifest
+from fedvemoe_app.report.page import write_page
 from fedvemoe_app.report.plots import draw_all
 from fedvemoe_app.report.progress import Progress
 from fedvemoe_app.secagg.roster import Roster, read_roster
@@ -68,7 +69,8 @@ def run(grid: Grid, config: RunConfig) -> Path:
         _rounds(grid, config, journal, nodes)
         progress.message("drawing the pictures")
         journal.summary()
-        draw_all(read_run(journal.folder))
+        ended = read_run(journal.folder)
+        write_page(ended, draw_all(ended))
     return journal.folder
 
 
