@@ -1,4 +1,4 @@
-"""``fedvemoe report | figure``: what people look at, drawn anew from the journal alone."""
+"""``fedvemoe report | figure | compare``: what people look at, drawn from the journal alone."""
 
 from __future__ import annotations
 
@@ -53,6 +53,40 @@ def figure(
     with readable_errors(console):
         found = read_run(folder)
         for path in draw_paper(found, output or folder / "plots", _listed(formats)):
+            console.print(str(path), soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command()
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders of runs, or a folder of them.", metavar="RUN...")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for Markdown, CSV and a picture.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Group that the others are held against; local if there.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare runs of different data all the same.")
+    ] = False,
+) -> None:
+    """Put runs side by side: by strategy, with the spread over seeds, and against a reference.
+
+    Example: [bold]fedvemoe compare runs/ --reference local --output comparison[/bold]
+    """
+    from fedvemoe_app.report.comparable import collect, require_comparable
+    from fedvemoe_app.report.compare import compare as side_by_side
+    from fedvemoe_app.report.compare_files import markdown, write
+
+    console = Console()
+    with readable_errors(console):
+        runs = collect(folders)
+        if not force:
+            require_comparable(runs)
+        found = side_by_side(runs, reference)
+        print(markdown(found), end="")
+        for path in write(found, output) if output else ():
             console.print(str(path), soft_wrap=True, highlight=False, markup=False)
 
 
