@@ -1,4 +1,4 @@
-"""``fedvemoe report | figure | compare``: what people look at, drawn from the journal alone."""
+"""``fedvemoe report | figure | compare | table``: what people look at, from the journal alone."""
 
 from __future__ import annotations
 
@@ -87,6 +87,27 @@ def compare(
         found = side_by_side(runs, reference)
         print(markdown(found), end="")
         for path in write(found, output) if output else ():
+            console.print(str(path), soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command()
+def table(
+    folder: RunFolder,
+    kind: Annotated[str, typer.Option("--format", help="csv, parquet or jsonl.")] = "csv",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the files; the run's tables/ by default.")
+    ] = None,
+) -> None:
+    """Write a run's rounds, tasks, silos and events as flat tables for other programs.
+
+    Example: [bold]fedvemoe table runs/exp1 --format parquet[/bold]
+    """
+    from fedvemoe_app.report.journal import read_run
+    from fedvemoe_app.report.tables import write_tables
+
+    console = Console()
+    with readable_errors(console):
+        for path in write_tables(read_run(folder), output or folder / "tables", kind):
             console.print(str(path), soft_wrap=True, highlight=False, markup=False)
 
 

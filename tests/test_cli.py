@@ -65,6 +65,7 @@ WRONG: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "no baselines": (["local-baseline-json=/nowhere/b.json"], ("local-baseline-json",)),
     "more silos needed": (["min-silos=9"], ("--silos 4", "min-silos = 9")),
     "sample too small": (["fraction-train=0.25"], ("fraction-train", "min-silos")),
+    "no such tracker": (["trackers=tensorbord"], ("tensorbord is not known", "wandb")),
     "a path as name": (["run-name=a/b"], ("run-name", "log-dir")),
 }
 
@@ -163,7 +164,10 @@ def test_settings_are_printed_as_the_documentation_has_them() -> None:
     assert result.output == settings_table()
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["report"], ["data", "inspect"], ["base"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["run"], ["report"], ["figure"], ["compare"], ["table"], ["data", "inspect"], ["base"]],
+)
 def test_every_command_explains_itself(command: list[str]) -> None:
     result = call(*command, "--help")
     assert result.exit_code == 0
