@@ -11,6 +11,7 @@ from rich.console import Console
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.console import readable_errors
 from fedvemoe_app.overrides import gather
+from fedvemoe_app.report_cli import app as reports
 from fedvemoe_app.roster_cli import app as roster
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Look at task banks.", no_args_is_help=True)
 base = typer.Typer(help="Build base models.", no_args_is_help=True)
+app.add_typer(reports)
 app.add_typer(data, name="data")
 app.add_typer(base, name="base")
 app.add_typer(roster, name="roster")
@@ -55,21 +57,6 @@ def run(
     with readable_errors(console):
         config = RunConfig.from_flat(gather(RunConfig, run_config, settings or []))
         launch(config, Resources(silos, cpus_per_silo, gpus_per_silo), console)
-
-
-@app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(help="A run's folder, <log-dir>/<run name>.")],
-) -> None:
-    """Draw the pictures of a run anew and print its summary, from its journal alone."""
-    from fedvemoe_app.report.journal import read_run
-    from fedvemoe_app.report.plots import draw_all
-    from fedvemoe_app.report.summary import print_summary
-
-    console = Console()
-    with readable_errors(console):
-        found = read_run(folder)
-        print_summary(found, console, draw_all(found))
 
 
 @app.command("settings")

@@ -184,6 +184,7 @@ class OutputSettings:
     reporting: str = setting(
         "full", "figures per silo, or sums only", choices=("full", "aggregate")
     )
+    trackers: str = setting("auto", "auto | none | tensorboard, wandb, mlflow by comma")
     seed: int = setting(0, "seed of every random stream", low=0)
 
 

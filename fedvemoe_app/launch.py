@@ -21,6 +21,7 @@ from fedvemoe_app.flower.simulation import Resources, simulate
 from fedvemoe_app.model.base_build import build_base
 from fedvemoe_app.report.journal import read_run
 from fedvemoe_app.report.live import follow
+from fedvemoe_app.report.page import FILE as PAGE
 from fedvemoe_app.report.summary import print_summary
 
 Step = Callable[[int, int, float], None]
@@ -75,7 +76,8 @@ def _simulate(config: RunConfig, resources: Resources, folder: Path, console: Co
         raise RunError("; ".join(filter(None, [*reasons, str(error)]))) from error
     log.rename(folder / LOG)
     pictures = sorted((folder / "plots").glob("*.png"))
-    print_summary(read_run(folder), console, pictures)
+    page = folder / PAGE
+    print_summary(read_run(folder), console, pictures, page if page.exists() else None)
 
 
 def build_from_bank(bank: str, size: str, seed: int, console: Console) -> Path:

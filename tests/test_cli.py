@@ -65,6 +65,7 @@ WRONG: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "no baselines": (["local-baseline-json=/nowhere/b.json"], ("local-baseline-json",)),
     "more silos needed": (["min-silos=9"], ("--silos 4", "min-silos = 9")),
     "sample too small": (["fraction-train=0.25"], ("fraction-train", "min-silos")),
+    "no such tracker": (["trackers=tensorbord"], ("tensorbord is not known", "wandb")),
     "a path as name": (["run-name=a/b"], ("run-name", "log-dir")),
 }
 
@@ -130,9 +131,10 @@ def test_a_good_run_reaches_flower_with_its_settings(
 def test_report_draws_and_prints_a_run_from_its_folder(settings: Callable[..., Settings]) -> None:
     run = federate(settings(num_server_rounds=1, generate_examples=0, eval_examples=2))
     assert not (run.folder / "plots").exists()
+    assert (run.folder / "report.html").is_file()
     result = call("report", run.folder)
     assert result.exit_code == 0, result.output
-    assert len(list((run.folder / "plots").glob("*.png"))) == 3
+    assert len(list((run.folder / "plots").glob("*.png"))) == 4
     assert str(run.folder) in result.output
 
 
@@ -162,7 +164,10 @@ def test_settings_are_printed_as_the_documentation_has_them() -> None:
     assert result.output == settings_table()
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["report"], ["data", "inspect"], ["base"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["run"], ["report"], ["figure"], ["compare"], ["table"], ["data", "inspect"], ["base"]],
+)
 def test_every_command_explains_itself(command: list[str]) -> None:
     result = call(*command, "--help")
     assert result.exit_code == 0

@@ -49,6 +49,7 @@ LAYERS = {
     "model": 3,
     **dict.fromkeys(("evaluation", "report", "silo", "flower", "console"), 4),
     **dict.fromkeys(("server_app", "client_app", "launch", "reference", "roster_cli", "cli"), 5),
+    "report_cli": 5,
 }
 """The layer of each package or module; it imports from lower layers and from itself."""
 
@@ -67,6 +68,8 @@ SIDEWAYS = {
     ("cli", "launch"): "a command calls one thing",
     ("cli", "reference"): "a command prints the reference",
     ("cli", "roster_cli"): "the commands on keys are commands",
+    ("cli", "report_cli"): "the commands on results are commands",
+    ("report", "evaluation"): "counts of silos and local baselines are read as they were written",
 }
 """The steps within a layer, each with its reason."""
 

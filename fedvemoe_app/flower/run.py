@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from flwr.serverapp import Grid
@@ -35,8 +35,10 @@ from fedvemoe_app.model.experts import Experts
 from fedvemoe_app.model.skeleton import skeleton
 from fedvemoe_app.report.journal import Journal, read_run
 from fedvemoe_app.report.manifest import manifest
+from fedvemoe_app.report.page import write_page
 from fedvemoe_app.report.plots import draw_all
 from fedvemoe_app.report.progress import Progress
+from fedvemoe_app.report.trackers import Trackers, chosen
 from fedvemoe_app.secagg.roster import Roster, read_roster
 from fedvemoe_app.secagg.simulated import simulated_roster
 from fedvemoe_app.silo import experts_on
@@ -65,11 +67,14 @@ def run(grid: Grid, config: RunConfig) -> Path:
     )
     LOG.info("results go to %s", journal.folder)
     progress = Progress(journal.folder)
-    with _ending(progress):
+    trackers = Trackers(config.output.trackers, journal.folder, config.to_flat())
+    journal.watchers.append(trackers)
+    with _ending(progress), closing(trackers):
         _rounds(grid, config, journal, nodes)
         progress.message("drawing the pictures")
         journal.summary()
-        draw_all(read_run(journal.folder))
+        ended = read_run(journal.folder)
+        write_page(ended, draw_all(ended))
     return journal.folder
 
 
@@ -86,6 +91,7 @@ def check(config: RunConfig, silos: int) -> None:
     for note in assignment.notes:
         LOG.warning("%s", note)
     _local_baselines(config, [silo.name for silo in assignment.silos])
+    chosen(config.output.trackers)
     if config.output.roster:
         read_roster(config.output.roster, config.output.consortium_key)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self, cast
 
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.report import jsonl
@@ -69,11 +69,28 @@ class Run:
         return dict(sorted(curves.items()))
 
 
+class Watcher(Protocol):
+    """Gets each row once it is on the disk."""
+
+    def round(self, row: RoundRow) -> None:
+        """Take one round."""
+
+    def tasks(self, rows: Sequence[TaskRow]) -> None:
+        """Take the tasks of one round."""
+
+    def clients(self, rows: Sequence[ClientRow]) -> None:
+        """Take the silos of one round."""
+
+    def event(self, row: EventRow) -> None:
+        """Take one event."""
+
+
 class Journal:
     """Writes a run's folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.watchers: list[Watcher] = []
 
     @classmethod
     def create(
@@ -114,18 +131,26 @@ class Journal:
     def round(self, row: RoundRow) -> None:
         """Append one round."""
         jsonl.append(self.folder / ROUNDS, [row])
+        for watcher in self.watchers:
+            watcher.round(row)
 
     def tasks(self, rows: Sequence[TaskRow]) -> None:
         """Append the tasks of one round."""
         jsonl.append(self.folder / TASKS, rows)
+        for watcher in self.watchers:
+            watcher.tasks(rows)
 
     def clients(self, rows: Sequence[ClientRow]) -> None:
         """Append the silos of one round."""
         jsonl.append(self.folder / CLIENTS, rows)
+        for watcher in self.watchers:
+            watcher.clients(rows)
 
     def event(self, row: EventRow) -> None:
         """Append one event."""
         jsonl.append(self.folder / EVENTS, [row])
+        for watcher in self.watchers:
+            watcher.event(row)
 
     def summary(self) -> Summary:
         """Compute the summary from the rows on disk, write ``summary.json`` and return it."""

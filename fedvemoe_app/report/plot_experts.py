@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedvemoe_app.report import style
 from fedvemoe_app.report.journal import Run
+from fedvemoe_app.report.lifecycle import shares as shares_of
 from fedvemoe_app.report.rows import ClientRow, RoundRow
 
 NEGLIGIBLE = 0.005  # a weight no reader could see
@@ -95,7 +95,7 @@ def _mass(axes: Axes, rounds: Sequence[RoundRow]) -> None:
     if not rows:
         style.say(axes, "no mass in this journal: no round has been trained yet")
         return
-    shares = _shares(rows)
+    shares = shares_of(rows)
     slots = [int(slot) for slot in np.flatnonzero(shares.max(axis=0) > NEGLIGIBLE)]
     numbers = [row["round"] for row in rows]
     if len(rows) == 1:
@@ -110,17 +110,6 @@ def _mass(axes: Axes, rounds: Sequence[RoundRow]) -> None:
     axes.set_xlim(numbers[0], numbers[-1])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _name_bands(axes, shares[-1], slots, numbers[-1])
-
-
-def _shares(rows: Sequence[RoundRow]) -> NDArray[np.float64]:
-    """Return mass divided by its sum, [rounds, K_max]; slots not there yet have none."""
-    masses: list[Any] = [row["mass"] for row in rows]
-    width = max(map(len, masses))
-    table = np.zeros((len(rows), width))
-    for row, mass in zip(table, masses, strict=True):
-        row[: len(mass)] = np.nan_to_num(np.array(mass, dtype=float))
-    shares: NDArray[np.float64] = table / np.maximum(table.sum(axis=1, keepdims=True), 1e-12)
-    return shares
 
 
 def _one_bar(axes: Axes, number: int, shares: NDArray[np.float64], slots: Sequence[int]) -> None:
@@ -158,7 +147,7 @@ def _last_mass(axes: Axes, rounds: Sequence[RoundRow]) -> None:
     if not rows:
         style.say(axes, "no mass in this journal: no round has been trained yet")
         return
-    share = _shares(rows)[-1]
+    share = shares_of(rows)[-1]
     prior = np.array(rows[-1].get("prior") or np.zeros_like(share), dtype=float)
     slots = np.flatnonzero((share > NEGLIGIBLE) | (prior > NEGLIGIBLE))
     places = np.arange(len(slots))

@@ -10,7 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedvemoe_app.report import style
+from fedvemoe_app.report.buckets import Counts, histograms
 from fedvemoe_app.report.journal import Curve, Run, curve, known
+from fedvemoe_app.report.paper_curves import transfer_counts
 
 ADVICE = (
     "To see negative transfer, give the perplexity of each silo trained alone to the next run "
@@ -31,6 +33,9 @@ class Comparison:
 def draw(run: Run) -> Figure:
     """Return one bar per silo: against its local baseline, else against round 0."""
     shown = compare(run)
+    counted = histograms(run.rounds, "transfer_histogram")
+    if counted and not run.clients:
+        return _counted(counted[-1])
     with style.settings():
         made = style.figure(7.8, max(3.2, 2.0 + style.height(len(shown.values))))
         axes = made.subplots()
@@ -40,6 +45,19 @@ def draw(run: Run) -> Figure:
             _bars(axes, shown)
         else:
             style.say(axes, "no silo and no round of this run was evaluated")
+    return made
+
+
+def _counted(last: Counts) -> Figure:
+    """Return counts of silos by their negative transfer, where no silo is named."""
+    beyond = last.counts[last.centres > 0].sum()
+    with style.settings():
+        made = style.figure(7.8, 3.8)
+        axes = made.subplots()
+        axes.set_title("Negative transfer: silos by bucket")
+        transfer_counts(axes, last)
+        note = f"{beyond:.0f} of {last.counts.sum():.0f} silos are worse off than with their own "
+        style.caption(made, note + "local training. Silos are counted, not named.")
     return made
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator
 
 from fedvemoe_app.report import style
 from fedvemoe_app.report.journal import Curve, Run, curve
-
-SPREAD_FOR_LOG = 4.0  # largest over smallest perplexity, above which the axis is logarithmic
+from fedvemoe_app.report.paper_curves import spread
 
 
 def draw(run: Run) -> Figure:
@@ -22,7 +21,7 @@ def draw(run: Run) -> Figure:
         axes = made.subplots()
         pooled, worst = curve(run.rounds, "ppl"), curve(run.rounds, "ppl_worst")
         if pooled[0] or worst[0]:
-            _perplexities(axes, pooled, worst, run.perplexities)
+            _perplexities(axes, pooled, worst, run)
         else:
             _training_loss(axes, curve(run.rounds, "loss_train"))
             style.caption(made, "No round of this run was evaluated; see the setting eval-every.")
@@ -33,11 +32,14 @@ def draw(run: Run) -> Figure:
     return made
 
 
-def _perplexities(axes: Axes, pooled: Curve, worst: Curve, silos: Mapping[str, Curve]) -> None:
+def _perplexities(axes: Axes, pooled: Curve, worst: Curve, run: Run) -> None:
+    silos = run.perplexities
     for each in silos.values():
         axes.plot(*each, color=style.SOFT, linewidth=0.7, alpha=0.7, marker=".", markersize=3)
     if silos:
         axes.lines[0].set_label("each silo")
+    else:
+        spread(axes, run)
     if worst[0]:
         _bold(axes, worst, "worst silo", style.HARMS, "--^")
         _name_end(axes, worst, _worst_name(silos, worst[0][-1]), style.HARMS, "bottom")
@@ -46,22 +48,15 @@ def _perplexities(axes: Axes, pooled: Curve, worst: Curve, silos: Mapping[str, C
         _name_end(axes, pooled, "", style.HELPS, "top")
     axes.set_title("Perplexity of all silos together and of the worst one")
     axes.set_ylabel("perplexity (lower is better)")
-    _scale(axes, [*pooled[1], *worst[1], *(value for _, ys in silos.values() for value in ys)])
+    shown = [*pooled[1], *worst[1], *(value for _, ys in silos.values() for value in ys)]
+    if style.perplexity_axis(axes, shown):
+        axes.set_ylabel("perplexity (lower is better, log scale)")
     axes.margins(x=0.03)
     axes.legend(frameon=False, loc="upper right")
 
 
 def _bold(axes: Axes, points: Curve, label: str, colour: str, kind: str) -> None:
     axes.plot(*points, kind, color=colour, label=label, linewidth=2.2, markersize=5, zorder=3)
-
-
-def _scale(axes: Axes, values: Sequence[float]) -> None:
-    if max(values) / min(values) > SPREAD_FOR_LOG:
-        axes.set_yscale("log")
-        axes.set_ylabel("perplexity (lower is better, log scale)")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _name_end(

@@ -27,6 +27,8 @@ class RoundRow(TypedDict):
     bytes_up: int
     bytes_down: int
     seconds: Mapping[str, float]  # wall seconds of each phase; phases do not overlap
+    ppl_histogram: NotRequired[Sequence[float]]  # silos by bucket of log perplexity
+    transfer_histogram: NotRequired[Sequence[float]]  # silos by bucket of negative transfer
 
 
 class TaskRow(TypedDict):
@@ -59,7 +61,10 @@ class ClientRow(TypedDict):
 
 
 class EventRow(TypedDict):
-    """One line of ``events.jsonl``: a birth, prune, merge, dropout or void round."""
+    """One line of ``events.jsonl``.
+
+    ``event`` is birth, trial, accepted, closed, prune, merge, out-of-slots, dropout or void.
+    """
 
     round: int
     event: str

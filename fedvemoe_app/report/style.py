@@ -5,7 +5,7 @@ Figures are made without pyplot, so drawing changes no global state and needs no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 DPI = 160
 MOST_LABELS = 50  # silo names along an axis
+SPREAD_FOR_LOG = 4.0  # largest over smallest perplexity, above which the axis is logarithmic
 HELPS, HARMS, INK, SOFT = "#0072B2", "#D55E00", "#222222", "#9A9A9A"
 
 # Okabe and Ito's colours, then five more of Paul Tol's: one per expert slot.
@@ -44,6 +46,9 @@ _SETTINGS: dict[Any, Any] = {
     "axes.spines.right": False,
     "hatch.linewidth": 0.5,
     "text.parse_math": False,
+    "pdf.fonttype": 42,  # TrueType, which publishers accept; matplotlib's own default is Type 3
+    "svg.fonttype": "path",
+    "svg.hashsalt": "fedvemoe",
 }
 
 
@@ -57,9 +62,9 @@ def slot_name(slot: int) -> str:
     return f"expert {slot}"
 
 
-def settings() -> Any:
+def settings(changes: Mapping[Any, Any] | None = None) -> Any:
     """Return the context in which figures are drawn and saved."""
-    return rc_context(_SETTINGS)
+    return rc_context({**_SETTINGS, **(changes or {})})
 
 
 def figure(width: float, height: float) -> Figure:
@@ -69,10 +74,15 @@ def figure(width: float, height: float) -> Figure:
     return made
 
 
-def save(made: Figure, path: Path) -> Path:
-    """Write the figure as PNG."""
+def save(made: Figure, path: Path, dpi: int = DPI) -> Path:
+    """Write the figure in the format of the path's ending, the same bytes each time.
+
+    PDF holds its fonts, SVG holds text as outlines: both look alike everywhere.
+    """
+    kind = path.suffix.removeprefix(".")
+    dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
     with settings():
-        made.savefig(path, dpi=DPI, facecolor="white", format="png")
+        made.savefig(path, dpi=dpi, facecolor="white", format=kind, metadata=dates.get(kind))
     return path
 
 
@@ -92,6 +102,17 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
 def short(name: str, most: int = 26) -> str:
     """Return ``name``, its end cut off where it would take the picture's room."""
     return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def perplexity_axis(axes: Axes, values: Sequence[float]) -> bool:
+    """Make the axis logarithmic where perplexities lie far apart; return whether it is."""
+    if max(values) / min(values) <= SPREAD_FOR_LOG:
+        return False
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    return True
 
 
 def say(axes: Axes, text: str) -> None:

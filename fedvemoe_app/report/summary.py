@@ -13,18 +13,21 @@ from sklearn.metrics import normalized_mutual_info_score
 from fedvemoe_app.report.journal import Run, summarize
 from fedvemoe_app.report.live import duration
 from fedvemoe_app.report.rows import ClientRow
+from fedvemoe_app.report.wording import UNKNOWN, change, number
 
-UNKNOWN = "-"
 
-
-def print_summary(run: Run, console: Console, pictures: Sequence[Path] = ()) -> None:
-    """Print the silos, the totals, where the run lies and which pictures were drawn."""
+def print_summary(
+    run: Run, console: Console, pictures: Sequence[Path] = (), page: Path | None = None
+) -> None:
+    """Print the silos, the totals, where the run lies, which pictures were drawn, and the page."""
     if run.last_clients:
         console.print(_silos(run))
     console.print(_totals(run))
     console.print(f"run       {escape(str(run.folder))}", soft_wrap=True, highlight=False)
     for path in pictures:
         console.print(f"picture   {escape(str(path))}", soft_wrap=True, highlight=False)
+    if page is not None:
+        console.print(f"page      {escape(str(page))}", soft_wrap=True, highlight=False)
 
 
 def recovery(run: Run) -> float | None:
@@ -62,13 +65,13 @@ def _silos(run: Run) -> Table:
         table.add_column("negative transfer", justify="right")
     for name, row in last.items():
         main = main_expert(row)
-        harm = _number(row.get("negative_transfer"), 3, sign=True)
+        harm = number(row.get("negative_transfer"), 3, sign=True)
         table.add_row(
             escape(name),
             escape(row.get("category") or UNKNOWN),
-            _change(first[name].get("ppl"), row.get("ppl")),
-            _number(row.get("rouge_l"), 1),
-            _number(row.get("exact_match"), 1),
+            change(first[name].get("ppl"), row.get("ppl")),
+            number(row.get("rouge_l"), 1),
+            number(row.get("exact_match"), 1),
             f"{main[0]} ({main[1]:.2f})" if main else UNKNOWN,
             *([harm] if compared else []),
         )
@@ -82,29 +85,19 @@ def _totals(run: Run) -> Table:
     rows = {
         "strategy": summary["strategy"] or UNKNOWN,
         "rounds": str(summary["rounds"]),
-        "silos": _number(summary["silos"], 0),
-        "ppl, all silos": _change(first["ppl"], last["ppl"]),
-        "ppl, worst silo": _change(first["ppl_worst"], last["ppl_worst"]),
-        "ROUGE-L": _change(first["rouge_l"], last["rouge_l"], digits=1),
-        "exact match": _change(first["exact_match"], last["exact_match"], digits=1),
+        "silos": number(summary["silos"], 0),
+        "ppl, all silos": change(first["ppl"], last["ppl"]),
+        "ppl, worst silo": change(first["ppl_worst"], last["ppl_worst"]),
+        "ROUGE-L": change(first["rouge_l"], last["rouge_l"], digits=1),
+        "exact match": change(first["exact_match"], last["exact_match"], digits=1),
         "negative transfer": _share(last["negative_transfer_share"]),
-        "experts alive": _number(summary["experts_alive"], 0),
-        "domains found (NMI)": _number(recovery(run), 2),
+        "experts alive": number(summary["experts_alive"], 0),
+        "domains found (NMI)": number(recovery(run), 2),
         "wall time": duration(summary["wall_seconds"]),
     }
     for name, value in rows.items():
         table.add_row(name, escape(value))
     return table
-
-
-def _number(value: float | None, digits: int, sign: bool = False) -> str:
-    if value is None:
-        return UNKNOWN
-    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
-
-
-def _change(first: float | None, last: float | None, digits: int = 2) -> str:
-    return f"{_number(first, digits)} \N{RIGHTWARDS ARROW} {_number(last, digits)}"
 
 
 def _share(value: float | None) -> str:

@@ -26,6 +26,7 @@ CASES: dict[str, dict[str, Any]] = {
     "no baseline": {"silos": 5, "baseline": False},
     "aggregate": {"full": False, "baseline": False},
     "aggregate, one row": {"full": False, "baseline": False, "rounds": 0},
+    "counted": {"silos": 30, "full": False, "counted": True},
 }
 
 
@@ -128,6 +129,22 @@ def test_negative_transfer_is_signed_and_sorted(tmp_path: Path) -> None:
     harmed = sum(value > 0 for value in known)
     assert f"{harmed} of 5 silos are worse off" in flat(figure)
     assert "0 = as good as local training" in flat(figure)
+
+
+def test_negative_transfer_is_drawn_from_counts_where_no_silo_is_named(tmp_path: Path) -> None:
+    named = make_run(tmp_path, silos=30, name="named")
+    figure = plot_transfer.draw(make_run(tmp_path, silos=30, full=False, counted=True))
+    harmed = sum((row["negative_transfer"] or 0) > 0 for row in named.last_clients.values())
+    assert f"{harmed} of 30 silos are worse off" in flat(figure)
+    bars: Any = figure.axes[0].patches
+    assert sum(bar.get_height() for bar in bars) == 30
+    assert sum(bar.get_height() for bar in bars if bar.get_x() >= -1e-9) == harmed
+
+
+def test_the_spread_of_silos_is_drawn_from_counts_where_no_silo_is_named(tmp_path: Path) -> None:
+    figure = plot_worst.draw(make_run(tmp_path, silos=30, full=False, counted=True))
+    assert "8 of 10 silos" in labels(figure)
+    assert len(figure.axes[0].collections) == 1
 
 
 def test_silos_without_a_baseline_are_counted(tmp_path: Path) -> None:
