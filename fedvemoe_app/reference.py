@@ -19,6 +19,7 @@ TITLES = {
     "em": "Experts and the E-step",
     "evaluation": "Evaluation",
     "output": "Results, privacy and seed",
+    "dp": "Differential privacy",
 }
 
 

@@ -32,8 +32,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES = 260
 
 LAYERS = {
-    **dict.fromkeys(("fedvemoe_app", "errors", "seeds", "settings", "config", "overrides"), 0),
-    **dict.fromkeys(("em", "secagg"), 1),
+    **dict.fromkeys(("fedvemoe_app", "errors", "seeds", "settings", "dp_settings"), 0),
+    **dict.fromkeys(("config", "overrides"), 0),
+    **dict.fromkeys(("em", "secagg", "dp"), 1),
     "data": 2,
     "model": 3,
     **dict.fromkeys(("evaluation", "report", "silo", "flower", "console"), 4),
@@ -45,6 +46,8 @@ SIDEWAYS = {
     ("settings", "errors"): "a wrong setting is an error for the user",
     ("config", "errors"): "a wrong setting is an error for the user",
     ("config", "settings"): "the settings are declared in the language of settings",
+    ("config", "dp_settings"): "a group of settings with a file of its own",
+    ("dp_settings", "settings"): "the settings are declared in the language of settings",
     ("overrides", "errors"): "a wrong word is an error for the user",
     ("overrides", "settings"): "a word is read in the type of its setting",
     ("silo", "evaluation"): "a silo scores its own test examples",

@@ -22,8 +22,10 @@ from fedvemoe_app.flower.consortium import (
     sample_size,
     wait_for_nodes,
 )
+from fedvemoe_app.flower.epsilon import Spending
+from fedvemoe_app.flower.noised import NoisedGrid
 from fedvemoe_app.flower.one_reply import OneReplyGrid
-from fedvemoe_app.flower.privacy import fitted
+from fedvemoe_app.flower.privacy import check_dp, fitted, warn_of_dp
 from fedvemoe_app.flower.recorder import Recorder
 from fedvemoe_app.flower.secure import SecureGrid
 from fedvemoe_app.flower.strategy import FedVEMoE
@@ -74,6 +76,10 @@ def run(grid: Grid, config: RunConfig) -> Path:
 
 def check(config: RunConfig, silos: int) -> None:
     """Read everything the settings point to, so that a mistake shows before any work."""
+    check_dp(config)
+    warn_of_dp(config, silos)
+    if config.dp.on:
+        Spending(config.dp, silos)  # raises where its library is missing
     fraction, least = config.rounds.fraction_train, config.rounds.min_silos
     asked = sample_size(fraction, silos)
     if asked < least:
@@ -118,7 +124,8 @@ def _rounds(grid: Grid, config: RunConfig, journal: Journal, nodes: list[int]) -
     consortium = _meet(grid, config, nodes, base, recorder)
     bank = Bank.start(experts.initial(seed), alive=config.em.k_init)
     strategy = FedVEMoE(config, bank, consortium, assignment.tasks, recorder)
-    strategy.start(_summing(grid, config, consortium, recorder.progress))
+    summing = _noised(_summing(grid, config, consortium, recorder.progress), config, consortium)
+    strategy.start(summing)
     experts.load(strategy.bank.experts)
     for slot in strategy.bank.slots:
         experts.save(slot, journal.folder / "experts" / f"slot_{slot:02d}")
@@ -141,6 +148,14 @@ def _summing(
         confirm=output.confirm,
         replied=progress.reply,
     )
+
+
+def _noised(inner: OneReplyGrid, config: RunConfig, consortium: Consortium) -> OneReplyGrid:
+    """Return the grid that asks for noise and keeps the account; without dp, ``inner`` itself."""
+    if not config.dp.on:
+        return inner
+    names = {node: name for name, node in consortium.nodes.items()}
+    return NoisedGrid(inner, names, config.dp, config.output.min_survivors)
 
 
 def _roster(config: RunConfig, consortium: Consortium) -> Roster:

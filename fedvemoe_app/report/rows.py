@@ -27,6 +27,7 @@ class RoundRow(TypedDict):
     bytes_up: int
     bytes_down: int
     seconds: Mapping[str, float]  # wall seconds of each phase; phases do not overlap
+    epsilon: NotRequired[float]  # spent from the start, under differential privacy
 
 
 class TaskRow(TypedDict):
@@ -81,3 +82,6 @@ class Summary(TypedDict):
     wall_seconds: float  # all phases of all rounds
     experts_alive: int | None
     silos: int | None
+    epsilon: NotRequired[float]  # spent in all, under differential privacy
+    delta: NotRequired[float]
+    outside_epsilon: NotRequired[list[str]]  # what left silos without noise
