@@ -110,5 +110,5 @@ def _noised(arrays: Sequence[Reals], deviation: float, step: float, bits: Bits) 
     for array in arrays:
         units = in_units(array, step)
         noise = gaussian_units(units.size, deviation / step, bits).reshape(units.shape)
-        noised.append((units + noise) * step)
+        noised.append((units + noise).astype(np.float64) * step)
     return noised
