@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from fedvemoe_app.dp_settings import DpSettings
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.lifecycle_settings import LifecycleSettings
 from fedvemoe_app.settings import flatten, read, setting
@@ -87,9 +88,7 @@ class RoundSettings:
         "fedvemoe", "the federated algorithm; this version has: " + ", ".join(BUILT_STRATEGIES)
     )
     num_server_rounds: int = setting(10, "rounds of training", low=1)
-    fraction_train: float = setting(
-        1.0, "share of the silos asked to train in a round", low=1e-6, high=1.0
-    )
+    fraction_train: float = setting(1.0, "share of silos that train in a round", low=1e-6, high=1.0)
     min_silos: int = setting(2, "silos that must answer, else the run ends with an error", low=1)
     phase_timeout: int = setting(3600, "seconds a silo has to answer in one phase", low=1)
     local_steps: int = setting(30, "optimiser steps of a silo in a round", low=1)
@@ -199,6 +198,7 @@ class RunConfig:
     lifecycle: LifecycleSettings = field(default_factory=LifecycleSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
+    dp: DpSettings = field(default_factory=DpSettings)
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, object]) -> RunConfig:

@@ -20,6 +20,7 @@ TITLES = {
     "lifecycle": "Birth, prune and merge",
     "evaluation": "Evaluation",
     "output": "Results, privacy and seed",
+    "dp": "Differential privacy",
 }
 
 

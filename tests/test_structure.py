@@ -32,19 +32,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES = 260
 
 LAYERS = {
-    **dict.fromkeys(
-        (
-            "fedvemoe_app",
-            "errors",
-            "seeds",
-            "settings",
-            "lifecycle_settings",
-            "config",
-            "overrides",
-        ),
-        0,
-    ),
-    **dict.fromkeys(("em", "secagg"), 1),
+    **dict.fromkeys(("fedvemoe_app", "errors", "seeds", "settings", "overrides", "config"), 0),
+    **dict.fromkeys(("lifecycle_settings", "dp_settings"), 0),
+    **dict.fromkeys(("em", "secagg", "dp"), 1),
     "data": 2,
     "model": 3,
     **dict.fromkeys(("evaluation", "report", "silo", "flower", "console"), 4),
@@ -59,6 +49,8 @@ SIDEWAYS = {
     ("lifecycle_settings", "settings"): "the settings are declared in the language of settings",
     ("config", "lifecycle_settings"): "the settings of the lifecycle are settings of a run",
     ("config", "settings"): "the settings are declared in the language of settings",
+    ("config", "dp_settings"): "a group of settings with a file of its own",
+    ("dp_settings", "settings"): "the settings are declared in the language of settings",
     ("overrides", "errors"): "a wrong word is an error for the user",
     ("overrides", "settings"): "a word is read in the type of its setting",
     ("silo", "evaluation"): "a silo scores its own test examples",

@@ -32,7 +32,8 @@ class Tally:
     """How one sum came about: who failed and why, what it moved and how long it took.
 
     ``reports`` holds what silos say of themselves, by name (full reporting only). ``void`` says
-    why there is no sum at all, where the protocol gave it up.
+    why there is no sum at all, where the protocol gave it up. ``epsilon`` is what the run has spent
+    so far, where sums are noised.
     """
 
     answered: int = 0
@@ -42,6 +43,7 @@ class Tally:
     bytes_up: int = 0
     seconds: float = 0.0
     void: str = ""
+    epsilon: float | None = None
 
     @classmethod
     def of(cls, reply: Message) -> Self:

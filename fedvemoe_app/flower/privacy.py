@@ -53,3 +53,52 @@ def _least(config: RunConfig, silos: int) -> int:
             *(silos, config.em.k_init, CROWD, CROWD),
         )
     return min(CROWD, per_expert)
+
+
+def check_dp(config: RunConfig) -> None:
+    """Refuse settings whose sums the account of differential privacy would not cover.
+
+    Raises
+    ------
+    SettingError
+        With the setting to change.
+    """
+    dp, em, rounds = config.dp, config.em, config.rounds
+    rules = [
+        (
+            em.start == "sketch" and em.k_init > 1,
+            'start = "sketch" sends gradient sketches: set start = none, or k-init = 1',
+        ),
+        (
+            rounds.silo_weight != "equal",
+            f'silo-weight = "{rounds.silo_weight}" tells of a silo\'s size and scales its changes: '
+            "set silo-weight = equal",
+        ),
+        (
+            config.output.reporting == "full" and not dp.dp_evaluation,
+            'reporting = "full" sends figures by name, which no noise covers: set reporting = '
+            "aggregate, or dp-evaluation = true to let scores and reports leave exact",
+        ),
+    ]
+    for broken, message in rules:
+        if dp.on and broken:
+            raise SettingError(f'dp = "{dp.dp}": {message}')
+
+
+def warn_of_dp(config: RunConfig, silos: int) -> None:
+    """Say what epsilon will not mean in this run."""
+    dp = config.dp
+    if dp.on and dp.dp_delta > 1.0 / silos:
+        LOG.warning(
+            "dp-delta = %g is more than 1 / silos = %.3g: a mechanism that publishes one silo "
+            "whole would pass; lower dp-delta",
+            *(dp.dp_delta, 1.0 / silos),
+        )
+    if dp.on and dp.dp_evaluation:
+        LOG.warning("dp-evaluation = true: scores leave exact, epsilon does not cover them")
+    if dp.dp == "central" and config.output.privacy != "secagg":
+        LOG.warning(
+            "dp = central with privacy = %s: the server reads each upload, with part of the noise "
+            "only, and must be trusted; set privacy = secagg, or dp = local",
+            config.output.privacy,
+        )

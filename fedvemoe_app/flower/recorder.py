@@ -66,6 +66,7 @@ class Recorder:
         self._categories = categories
         self._local = local
         self._round = _Round()
+        self._epsilon: float | None = None
 
     def phase(self, name: str, round_: int, silos: int) -> None:
         """Note that a phase begins."""
@@ -78,6 +79,7 @@ class Recorder:
         spent[phase] = spent.get(phase, 0.0) + tally.seconds
         self._round.bytes_up += tally.bytes_up
         self._round.bytes_down += tally.bytes_down
+        self._epsilon = tally.epsilon if tally.epsilon is not None else self._epsilon
         if phase == "assess":
             self._round.reports = tally.reports
         if tally.void:
@@ -132,6 +134,8 @@ class Recorder:
         evaluated = any(score.tokens for score in self._round.scores.values())
         clients = self._client_rows(round_, bank) if evaluated else []
         row = self._round_row(round_, bank, clients)
+        if self._epsilon is not None:
+            row["epsilon"] = self._epsilon
         if evaluated:
             self._journal.tasks(self._task_rows(round_))
             self._journal.clients(clients)
@@ -152,7 +156,7 @@ class Recorder:
             k_active=len(bank.slots),
             mass=self._mass(bank),
             prior=bank.prior.tolist(),
-            loss_train=float(update.loss / update.tokens) if update else None,
+            loss_train=float(update.loss / update.tokens) if update and update.tokens else None,
             ppl=total.ppl,
             ppl_worst=self._worst(clients),
             rouge_l=total.rouge_l_percent,
@@ -229,6 +233,7 @@ def _in_words(row: RoundRow) -> str:
         f"exact match {row['exact_match']:.1f} %" if row["exact_match"] is not None else "",
         f"ROUGE-L {row['rouge_l']:.1f} %" if row["rouge_l"] is not None else "",
         f"training loss {row['loss_train']:.3f}" if row["loss_train"] is not None else "",
+        f"epsilon {row['epsilon']:.3g}" if "epsilon" in row else "",
         f"{sum(row['seconds'].values()):.1f} s",
     ]
     return ", ".join(part for part in parts if part)

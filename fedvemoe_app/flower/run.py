@@ -22,9 +22,11 @@ from fedvemoe_app.flower.consortium import (
     sample_size,
     wait_for_nodes,
 )
+from fedvemoe_app.flower.epsilon import Spending
 from fedvemoe_app.flower.membership import Membership
+from fedvemoe_app.flower.noised import NoisedGrid
 from fedvemoe_app.flower.one_reply import OneReplyGrid, Tally
-from fedvemoe_app.flower.privacy import fitted
+from fedvemoe_app.flower.privacy import check_dp, fitted, warn_of_dp
 from fedvemoe_app.flower.recorder import Recorder
 from fedvemoe_app.flower.secure import SecureGrid
 from fedvemoe_app.flower.strategy import FedVEMoE
@@ -80,6 +82,10 @@ def run(grid: Grid, config: RunConfig) -> Path:
 
 def check(config: RunConfig, silos: int) -> None:
     """Read everything the settings point to, so that a mistake shows before any work."""
+    check_dp(config)
+    warn_of_dp(config, silos)
+    if config.dp.on:
+        Spending(config.dp, silos)  # raises where its library is missing
     fraction, least = config.rounds.fraction_train, config.rounds.min_silos
     asked = sample_size(fraction, silos)
     if asked < least:
@@ -126,7 +132,8 @@ def _rounds(grid: Grid, config: RunConfig, journal: Journal, nodes: list[int]) -
     bank = Bank.start(experts.initial(seed), alive=config.em.k_init)
     strategy = FedVEMoE(config, bank, membership, assignment.tasks, recorder)
     roster = _roster(config, [silo.name for silo in assignment.silos])
-    strategy.start(_summing(grid, config, membership, roster, recorder.progress))
+    summing = _summing(grid, config, membership, roster, recorder.progress)
+    strategy.start(_noised(summing, config, membership))
     experts.load(strategy.bank.experts)
     for slot in strategy.bank.slots:
         experts.save(slot, journal.folder / "experts" / f"slot_{slot:02d}")
@@ -148,6 +155,13 @@ def _summing(
         confirm=output.confirm,
         replied=progress.reply,
     )
+
+
+def _noised(inner: OneReplyGrid, config: RunConfig, membership: Membership) -> OneReplyGrid:
+    """Return the grid that asks for noise and keeps the account; without dp, ``inner`` itself."""
+    if not config.dp.on:
+        return inner
+    return NoisedGrid(inner, membership.names, config.dp, config.output.min_survivors)
 
 
 def _roster(config: RunConfig, silos: Sequence[str]) -> Roster:

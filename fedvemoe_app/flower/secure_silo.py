@@ -16,6 +16,7 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.assign import silo_name
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.flower.consent import simulated
+from fedvemoe_app.flower.noised_silo import admit, noised
 from fedvemoe_app.flower.template import Template
 from fedvemoe_app.flower.wire import get_tensors, put_tensors
 from fedvemoe_app.flower.words import OWN, get_own, layout_of, put_lanes, put_own, ring_of, shown_in
@@ -73,6 +74,7 @@ def protect(asked: RecordDict, reply: RecordDict, context: Context) -> RecordDic
     RunError
         Where this silo does not take part in sums of that form.
     """
+    admit(context)
     if "template" not in asked:
         if get_tensors(reply, "sums"):
             policy(context).admit("none")
@@ -82,12 +84,13 @@ def protect(asked: RecordDict, reply: RecordDict, context: Context) -> RecordDic
     protected = RecordDict({name: reply[name] for name in reply if not name.startswith("sums")})
     if OWN not in asked:
         policy(context).admit("none")
-        put_tensors(protected, "sums", sums)
+        put_tensors(protected, "sums", noised(asked, sums, context))
     elif "inbox" in asked.config_records[OWN]:
         put_lanes(protected, _masked(asked, _layout(asked, template), sums, context, protected))
     else:
         policy(context).admit("sim")
-        put_lanes(protected, _words(asked, _layout(asked, template), sums, context))
+        noisy = noised(asked, sums, context)
+        put_lanes(protected, _words(asked, _layout(asked, template), noisy, context))
     return protected
 
 
@@ -101,7 +104,8 @@ def _masked(
     """Return the masked words; keys for the next sum go into ``reply``."""
     client = _client(context)
     spec = client.receive(get_own(asked, "inbox"))
-    lanes = _words(asked, layout, sums, context)
+    noisy = noised(asked, sums, context, least=spec.least_survivors)
+    lanes = _words(asked, layout, noisy, context)
     masked = client.mask(spec.session, shown_in(asked, layout), lanes)
     advert = client.advertise(get_own(asked, "next"))
     context.state[STATE] = ConfigRecord({"sealed": client.to_bytes()})

@@ -255,7 +255,8 @@ class FedVEMoE(Strategy):
 
     def _evaluation_due(self, round_: int) -> bool:
         last = self._config.rounds.num_server_rounds
-        return round_ % self._config.evaluation.eval_every == 0 or round_ == last
+        due = round_ % self._config.evaluation.eval_every == 0 or round_ == last
+        return due and not self._config.dp.withholds_scores
 
     def _sample(self, round_: int) -> list[str]:
         """Return who trains in a round; all in a warm-up whose clusters must be counted whole."""

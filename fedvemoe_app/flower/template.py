@@ -32,21 +32,25 @@ class Template:
     """Shapes of a phase's sums; ``rms`` of one silo's values, per tensor and expert [K].
 
     Arrays with an ``rms`` are large tensors, summed in words whose step follows from it; all
-    others are statistics, summed at one fine step.
+    others are statistics, summed at one fine step. A ``step`` is that of all large tensors,
+    whatever their sizes: what is clipped and noised has a grid of its own.
     """
 
     shapes: Shapes
     rms: dict[str, list[float]] = field(default_factory=dict)
+    step: float = 0.0
 
     def put(self, content: RecordDict) -> None:
         """Add the template to a message."""
-        put_facts(content, "template", {"shapes": self.shapes, "rms": self.rms})
+        step = {"step": self.step} if self.step else {}
+        put_facts(content, "template", {"shapes": self.shapes, "rms": self.rms, **step})
 
     @classmethod
     def get(cls, content: RecordDict) -> Self:
         """Return the template of a message; RunError where there is none."""
         facts = get_facts(content, "template")
-        return cls({name: tuple(shape) for name, shape in facts["shapes"].items()}, facts["rms"])
+        shapes = {name: tuple(shape) for name, shape in facts["shapes"].items()}
+        return cls(shapes, facts["rms"], facts.get("step", 0.0))
 
     @classmethod
     def told(cls, content: RecordDict) -> Shapes | None:

@@ -28,7 +28,8 @@ def layout_of(template: Template, ring: Ring) -> Layout:
     fields = []
     for name, shape in template.shapes.items():
         if name in template.rms:
-            steps = tuple(ring.step(rms, KAPPA) for rms in template.rms[name])
+            learnt = tuple(ring.step(rms, KAPPA) for rms in template.rms[name])
+            steps = (template.step,) if template.step else learnt
             fields.append(Field(name, shape, "tensors", steps))
         else:
             fields.append(Field(name, shape, "statistics"))

@@ -186,7 +186,7 @@ def summarize(run: Run) -> Summary:
     evaluated = [row for row in run.rounds if row.get("ppl") is not None]
     best = min(evaluated, key=lambda row: row["ppl"] or 0.0, default=None)
     last = run.rounds[-1] if run.rounds else None
-    return Summary(
+    summary = Summary(
         run=run.folder.name,
         strategy=last["strategy"] if last else None,
         rounds=last["round"] if last else 0,
@@ -198,6 +198,18 @@ def summarize(run: Run) -> Summary:
         experts_alive=last["k_active"] if last else None,
         silos=len(run.last_clients) or run.manifest.get("silos"),
     )
+    if last and "epsilon" in last:
+        summary["epsilon"], summary["delta"] = last["epsilon"], run.config["dp-delta"]
+        summary["outside_epsilon"] = _outside(run)
+    return summary
+
+
+def _outside(run: Run) -> list[str]:
+    """Return what left the silos of a noised run without noise."""
+    if not run.config.get("dp-evaluation"):
+        return []
+    by_name = ["reports by name"] if run.config.get("reporting") == "full" else []
+    return ["evaluation", *by_name]
 
 
 def curve(rows: Sequence[RoundRow], metric: str) -> Curve:

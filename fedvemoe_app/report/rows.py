@@ -29,6 +29,7 @@ class RoundRow(TypedDict):
     seconds: Mapping[str, float]  # wall seconds of each phase; phases do not overlap
     ppl_histogram: NotRequired[Sequence[float]]  # silos by bucket of log perplexity
     transfer_histogram: NotRequired[Sequence[float]]  # silos by bucket of negative transfer
+    epsilon: NotRequired[float]  # spent from the start, under differential privacy
 
 
 class TaskRow(TypedDict):
@@ -86,3 +87,6 @@ class Summary(TypedDict):
     wall_seconds: float  # all phases of all rounds
     experts_alive: int | None
     silos: int | None
+    epsilon: NotRequired[float]  # spent in all, under differential privacy
+    delta: NotRequired[float]
+    outside_epsilon: NotRequired[list[str]]  # what left silos without noise

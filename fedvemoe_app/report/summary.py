@@ -95,6 +95,10 @@ def _totals(run: Run) -> Table:
         "domains found (NMI)": number(recovery(run), 2),
         "wall time": duration(summary["wall_seconds"]),
     }
+    if "epsilon" in summary:
+        outside = " and ".join(summary["outside_epsilon"])
+        note = f"; not covered: {outside}" if outside else ""
+        rows["epsilon"] = f"{summary['epsilon']:.3g} at delta {summary['delta']:g}{note}"
     for name, value in rows.items():
         table.add_row(name, escape(value))
     return table
