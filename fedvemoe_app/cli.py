@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.console import readable_errors
+from fedvemoe_app.experts_cli import app as experts
 from fedvemoe_app.overrides import gather
 from fedvemoe_app.report_cli import app as reports
 from fedvemoe_app.roster_cli import app as roster
@@ -26,6 +27,7 @@ app.add_typer(reports)
 app.add_typer(data, name="data")
 app.add_typer(base, name="base")
 app.add_typer(roster, name="roster")
+app.add_typer(experts)
 
 SettingsFile = Annotated[
     Path | None, typer.Option("--run-config", "-c", help="TOML file of settings.")

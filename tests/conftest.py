@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedvemoe_app.report.journal import Run
 from tests.federation import SMALL, Settings, base_tasks, write_tasks
 
 
@@ -52,6 +53,16 @@ def settings_in(small_base: Path, small_bank: Path) -> Callable[..., Settings]:
 def settings(tmp_path: Path, settings_in: Callable[..., Settings]) -> Callable[..., Settings]:
     """Make the settings of a small run in this test's folder."""
     return lambda **changes: settings_in(tmp_path, **changes)
+
+
+@pytest.fixture(scope="session")
+def ended_run(
+    settings_in: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """A small run that has ended. Read it, never write to it."""
+    from tests.federation import federate
+
+    return federate(settings_in(tmp_path_factory.mktemp("ended")))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -38,8 +38,10 @@ LAYERS = {
     "data": 2,
     "model": 3,
     **dict.fromkeys(("evaluation", "report", "silo", "flower", "console"), 4),
+    **dict.fromkeys(("served", "onboarding"), 4),
     **dict.fromkeys(("server_app", "client_app", "launch", "reference", "roster_cli", "cli"), 5),
     "report_cli": 5,
+    **dict.fromkeys(("api", "conversation", "experts_cli"), 5),
 }
 """The layer of each package or module; it imports from lower layers and from itself."""
 
@@ -57,6 +59,17 @@ SIDEWAYS = {
     ("flower", "silo"): "a message is answered by a silo's step",
     ("flower", "evaluation"): "scores are packed, summed and read back",
     ("flower", "report"): "the server keeps the journal of its run",
+    ("served", "silo"): "experts on their base are made as a silo makes them",
+    ("served", "evaluation"): "a served mixture is scored as a silo scores it",
+    ("served", "report"): "what a silo believed is read from the journal",
+    ("onboarding", "served"): "a silo that was not there meets the experts of a run",
+    ("onboarding", "silo"): "its E-step has the settings of every silo",
+    ("onboarding", "evaluation"): "it is scored as every silo is",
+    ("onboarding", "report"): "its mixture has the form of the others",
+    ("experts_cli", "api"): "a command calls one thing",
+    ("experts_cli", "conversation"): "questions and answers are a command's input and output",
+    ("conversation", "api"): "answers come from a run",
+    ("cli", "experts_cli"): "the commands on experts are commands",
     ("cli", "launch"): "a command calls one thing",
     ("cli", "reference"): "a command prints the reference",
     ("cli", "roster_cli"): "the commands on keys are commands",

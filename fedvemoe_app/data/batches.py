@@ -50,9 +50,16 @@ def encode(tokenizer: Any, task: Task, instance: Instance, seq_len: int) -> Exam
     """
     target = tokenizer.encode(answer(tokenizer, instance.outputs[0]), add_special_tokens=False)
     target = [*target[: max(1, seq_len // 2)], tokenizer.eos_token_id]
-    source = tokenizer.encode(prompt(tokenizer, task, instance), add_special_tokens=False)
-    source = source[-max(1, seq_len - len(target)) :]
+    source = encode_prompt(tokenizer, task, instance)[-max(1, seq_len - len(target)) :]
     return Example((*source, *target), len(source), task.name, instance)
+
+
+def encode_prompt(tokenizer: Any, task: Task, instance: Instance) -> list[int]:
+    """Return the tokens of a prompt, whole."""
+    tokens: list[int] = tokenizer.encode(
+        prompt(tokenizer, task, instance), add_special_tokens=False
+    )
+    return tokens
 
 
 def collate(examples: Sequence[Example], rows: Sequence[int], pad: int) -> Batch:

@@ -11,6 +11,7 @@ from fedvemoe_app.em.mixture import filtered
 from fedvemoe_app.em.round import Belief
 from fedvemoe_app.evaluation.scores import Score
 from fedvemoe_app.evaluation.text import score
+from fedvemoe_app.model.answers import spelled
 from fedvemoe_app.model.family import LanguageFamily
 from fedvemoe_app.model.generation import generate
 
@@ -69,5 +70,4 @@ def answer(
         max_new_tokens=max_new_tokens,
         row_cap=family.row_cap,
     )
-    tokenizer = family.experts.backbone.tokenizer
-    return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in tokens]
+    return [spelled(family.experts.backbone.tokenizer, ids) for ids in tokens]

@@ -214,6 +214,7 @@ class Recorder:
                 exact_match=scores[silo].exact_match_percent,
                 responsibilities=_to_slots(report["responsibilities"], bank).tolist(),
                 active=[bank.slots[k] for k in report["active"]],
+                share=report["share"],
                 negative_transfer=harm.get(silo),
             )
             for silo, report in reports.items()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from peft import LoraConfig, PeftConfig
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -35,15 +36,18 @@ def read_adapter(folder: Path | str) -> tuple[LoraConfig, dict[str, Tensor]]:
     Raises
     ------
     RunError
-        If a file is missing or the adapter is not plain LoRA over linear layers.
+        If a file is missing or damaged, or the adapter is not plain LoRA over linear layers.
     """
     folder = Path(folder)
     for file in (folder / CONFIG, folder / WEIGHTS):
         if not file.is_file():
             raise RunError(f"{file} is missing: {folder} is not a PEFT adapter folder")
-    config = LoraConfig.from_pretrained(str(folder))
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+        weights = load_file(folder / WEIGHTS)
+    except (ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise RunError(f"{folder}: an adapter file is damaged ({error}); restore it") from error
     _refuse_variants(folder, config)
-    weights = load_file(folder / WEIGHTS)
     return config, {_tensor_name(folder, key): tensor for key, tensor in weights.items()}
 
 

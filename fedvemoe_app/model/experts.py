@@ -133,18 +133,21 @@ class Experts:
         }
 
     @contextmanager
-    def active(self, slots: Sequence[int]) -> Iterator[Any]:
+    def active(self, slots: Sequence[int], *, unchanging: bool = False) -> Iterator[Any]:
         """Let the base take rows [m*B, T] and apply slot ``slots[j]`` to rows j*B..(j+1)*B.
 
-        A backward pass with gradient checkpointing runs layers again: keep it inside.
+        A backward pass with gradient checkpointing runs layers again: keep it inside. Over many
+        passes in which no expert changes, ``unchanging`` stacks the factors only once.
         """
         self._check_slots(slots)
-        previous = self._selection.adapters
-        self._selection.adapters = tuple(adapter_name(slot) for slot in slots)
+        selection = self._selection
+        previous = selection.adapters, selection.kept
+        selection.adapters = tuple(adapter_name(slot) for slot in slots)
+        selection.kept = {} if unchanging else None
         try:
             yield self.backbone.model
         finally:
-            self._selection.adapters = previous
+            selection.adapters, selection.kept = previous
 
     def _check_slots(self, slots: Sequence[int]) -> None:
         if not slots or not all(0 <= slot < self.slots for slot in slots):

@@ -8,8 +8,9 @@ processor writes the mixture into all m rows of a prompt, so they emit the same 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,17 @@ from fedvemoe_app.em.mixture import advance
 from fedvemoe_app.model.experts import Experts
 
 ROW_CAP = 16_384
+
+
+class Emitted(NamedTuple):
+    """A token of the answer to prompt ``row``; ``posterior`` [m] says which expert carried it."""
+
+    row: int
+    token: int
+    posterior: Tensor
+
+
+OnToken = Callable[[Emitted], object]
 
 
 class FixedShareMixture(LogitsProcessor):
@@ -42,17 +54,50 @@ class FixedShareMixture(LogitsProcessor):
         """Return the mixture's log-probabilities [m*P, V] for logits ``scores`` [m*P, V]."""
         experts = len(self.weights)
         log_p = scores.float().log_softmax(dim=-1).view(experts, -1, scores.shape[-1])
-        self._now = self._advanced(input_ids.view(experts, log_p.shape[1], -1)[0, :, -1])
+        tokens = input_ids.view(experts, log_p.shape[1], -1)[0, :, -1]
+        self._now = self._after(tokens, self.eps)
         self._last = log_p
         share = self._now.log().T.to(log_p.dtype)[:, :, None]
         return torch.logsumexp(share + log_p, dim=0).repeat(experts, 1)
 
-    def _advanced(self, tokens: Tensor) -> Tensor:
+    def posterior(self, tokens: Tensor) -> Tensor:
+        """Return a_k p_k(y) / sum_j a_j p_j(y) [P, m] of the ``tokens`` [P] just predicted."""
+        return self._after(tokens, 0.0)
+
+    def _after(self, tokens: Tensor, eps: float) -> Tensor:
         """Return a_t [P, m] after the last ``tokens`` [P]; the silo's weights before the first."""
         if self._now is None or self._last is None:
             return self.weights.expand(len(tokens), -1)
         seen = self._last.gather(2, tokens.expand(self._last.shape[:2])[:, :, None]).squeeze(2)
-        return advance(self._now, seen.T.double(), self.weights, self.eps)
+        return advance(self._now, seen.T.double(), self.weights, eps)
+
+
+class _Telling(LogitsProcessor):
+    """Tells of each token as the mixture chooses it, until its answer has ended.
+
+    A streamer of transformers may lag a step behind the logits. The choice is greedy, so it is
+    known here, together with the likelihoods that led to it.
+    """
+
+    def __init__(
+        self, mixture: FixedShareMixture, rows: Sequence[int], stop: set[int], on_token: OnToken
+    ) -> None:
+        self._mixture = mixture
+        self._going = dict(enumerate(rows))  # position in the batch -> prompt
+        self._stop = stop
+        self._tell = on_token
+        self._batch = len(rows)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        mixed = self._mixture(input_ids, scores)
+        tokens = mixed.argmax(dim=-1)[: self._batch]
+        posterior = self._mixture.posterior(tokens).cpu()
+        for p, token in enumerate(tokens.tolist()):
+            if token in self._stop:
+                self._going.pop(p, None)
+            elif p in self._going:
+                self._tell(Emitted(self._going[p], token, posterior[p]))
+        return mixed
 
 
 @torch.no_grad()
@@ -65,6 +110,7 @@ def generate(
     *,
     max_new_tokens: int,
     row_cap: int = ROW_CAP,
+    on_token: OnToken | None = None,
 ) -> list[list[int]]:
     """Answer each prompt greedily; return the new tokens without EOS and padding.
 
@@ -74,40 +120,56 @@ def generate(
         [m], sums to 1: the silo's responsibilities over ``slots``.
     row_cap
         Largest number of prompt tokens x experts that are decoded together.
+    on_token
+        Is told of every token of every answer as it is chosen.
     """
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]), reverse=True)
     answers: dict[int, list[int]] = {}
     while order:
         size = max(1, row_cap // (len(prompts[order[0]]) * len(slots)))
         rows, order = order[:size], order[size:]
-        batch = [prompts[row] for row in rows]
         mixture = FixedShareMixture(weights.to(experts.backbone.device), eps)
+        chosen = _choosing(mixture, rows, _stop_tokens(experts), on_token)
+        batch = [prompts[row] for row in rows]
         answers.update(
-            zip(rows, _decode(experts, batch, slots, mixture, max_new_tokens), strict=True)
+            zip(rows, _decode(experts, batch, slots, chosen, max_new_tokens), strict=True)
         )
     return [answers[row] for row in range(len(prompts))]
+
+
+def _choosing(
+    mixture: FixedShareMixture, rows: Sequence[int], stop: set[int], on_token: OnToken | None
+) -> LogitsProcessorList:
+    """Return what turns logits into the mixture's; one expert alone is its own mixture."""
+    if on_token:
+        return LogitsProcessorList([_Telling(mixture, rows, stop, on_token)])
+    return LogitsProcessorList([mixture] if len(mixture.weights) > 1 else [])
 
 
 def _decode(
     experts: Experts,
     prompts: Sequence[Sequence[int]],
     slots: Sequence[int],
-    mixture: FixedShareMixture,
+    chosen: LogitsProcessorList,
     max_new_tokens: int,
 ) -> list[list[int]]:
     backbone = experts.backbone
     input_ids, mask = _pad_left(prompts, backbone.tokenizer.pad_token_id)
     settings = copy(backbone.model.generation_config)
     settings.max_new_tokens = max_new_tokens
-    with experts.active(slots) as model:
+    with experts.active(slots, unchanging=True) as model:
         output = model.generate(
             input_ids=input_ids.repeat(len(slots), 1).to(backbone.device),
             attention_mask=mask.repeat(len(slots), 1).to(backbone.device),
             generation_config=settings,
-            logits_processor=LogitsProcessorList([mixture]),
+            logits_processor=chosen,
         )
     new = output[: len(prompts), input_ids.shape[1] :].tolist()
-    return [_until_stop(tokens, set(settings.eos_token_id)) for tokens in new]
+    return [_until_stop(tokens, _stop_tokens(experts)) for tokens in new]
+
+
+def _stop_tokens(experts: Experts) -> set[int]:
+    return set(experts.backbone.model.generation_config.eos_token_id)
 
 
 def _pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

@@ -18,9 +18,14 @@ from transformers.pytorch_utils import Conv1D
 
 @dataclass(slots=True)
 class Selection:
-    """The adapters that the rows of the next forward pass belong to; all layers share one."""
+    """The adapters that the rows of the next forward pass belong to; all layers share one.
+
+    ``kept`` holds the stacked factors (A, B) of each layer over many passes in which no expert
+    changes; None stacks them anew in every pass, as training must.
+    """
 
     adapters: tuple[str, ...] = ()
+    kept: dict[StackedLora, tuple[Tensor, Tensor]] | None = None
 
 
 class StackedLora:
@@ -43,15 +48,27 @@ def _add_experts(layer: StackedLora, adapters: tuple[str, ...], x: Tensor, base:
     experts = len(adapters)
     if x.shape[0] % experts:
         raise ValueError(f"{x.shape[0]} rows cannot be shared out evenly among {experts} experts")
-    # Adapters are cast down to the activations, not the activations up to the adapters.
-    A = _stack(layer.lora_A, adapters).to(x.dtype)  # [m, r, in]
-    B = _stack(layer.lora_B, adapters).to(x.dtype)  # [m, out, r]
+    A, B = _factors(layer, adapters, x.dtype)
     low_rank = torch.bmm(x.reshape(experts, -1, x.shape[-1]), A.mT)  # [m, rows, r]
     grouped = base.reshape(experts, -1, base.shape[-1])  # [m, rows, out]
     scaling = layer.scaling[adapters[0]]
     # Not in place under autograd: a 4-bit layer's output is a view that may not be written to.
     add = torch.baddbmm if torch.is_grad_enabled() else Tensor.baddbmm_
     return add(grouped, low_rank, B.mT, alpha=scaling).view(base.shape)
+
+
+def _factors(
+    layer: StackedLora, adapters: tuple[str, ...], dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return A [m, r, in] and B [m, out, r], cast down to the activations, not these up to them."""
+    kept = layer.selection.kept
+    found = kept.get(layer) if kept is not None else None
+    if found is None:
+        A, B = (_stack(factors, adapters).to(dtype) for factors in (layer.lora_A, layer.lora_B))
+        found = (A, B)
+        if kept is not None:
+            kept[layer] = found
+    return found
 
 
 def _stack(factors: nn.ModuleDict, adapters: tuple[str, ...]) -> Tensor:

@@ -58,6 +58,7 @@ class ClientRow(TypedDict):
     responsibilities: Sequence[float] | None  # [K_max], sums to 1
     active: Sequence[int] | None  # [top_m], slots
     negative_transfer: float | None  # nats per token, above 0 is harm
+    share: NotRequired[float | None]  # switching probability of the silo's filter, in [0, 1]
     domain: NotRequired[str]  # planted ground truth, where the bank knows it
 
 

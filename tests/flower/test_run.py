@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from fedvemoe_app.config import RunConfig
+from fedvemoe_app.em.mixture import SHARES
 from fedvemoe_app.report.journal import METRICS, Run
 from fedvemoe_app.report.progress import Tail
 from tests.federation import HOUSES, SILOS, Settings, federate, without_seconds
@@ -120,6 +121,7 @@ def test_clients_say_what_each_silo_is_and_believes(run: Run) -> None:
         assert len(row["responsibilities"]) == 3
         assert sum(row["responsibilities"]) == pytest.approx(1.0)
         assert set(row["active"] or ()) <= {0, 1}
+        assert row["share"] in SHARES
         assert row["ppl"] is not None
         assert row["negative_transfer"] == pytest.approx(
             math.log(row["ppl"]) - math.log(LOCAL[row["client"]])

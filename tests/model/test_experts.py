@@ -203,3 +203,21 @@ def test_closing_gives_the_base_back_for_other_experts(kind, backbones):
     second = Experts(backbone, slots=1, rank=2, alpha=4)
     assert second.shapes[second.names[0]][:2] == (1, 2)
     second.close()
+
+
+def test_factors_stacked_once_give_the_same_and_are_forgotten(attach):
+    experts = attach()
+    tiny.randomise(experts)
+    rows = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    with torch.no_grad():
+        with experts.active([2, 0]) as model:
+            expected = model(input_ids=rows).logits
+        with experts.active([2, 0], unchanging=True) as model:
+            first, again = model(input_ids=rows).logits, model(input_ids=rows).logits
+        assert torch.equal(first, expected)
+        assert torch.equal(again, expected)
+        changed = tiny.randomise(experts, seed=9)
+        assert changed
+        for unchanging in (False, True):
+            with experts.active([2, 0], unchanging=unchanging) as model:
+                assert not torch.allclose(model(input_ids=rows).logits, expected, atol=1e-3)
