@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.console import readable_errors
+from fedvemoe_app.consortium_cli import consortium
 from fedvemoe_app.overrides import gather
 from fedvemoe_app.roster_cli import app as roster
 
@@ -24,6 +25,7 @@ base = typer.Typer(help="Build base models.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(base, name="base")
 app.add_typer(roster, name="roster")
+app.command()(consortium)
 
 SettingsFile = Annotated[
     Path | None, typer.Option("--run-config", "-c", help="TOML file of settings.")

@@ -15,6 +15,8 @@ from flwr.app import Context, RecordDict
 from torch import Tensor
 
 from fedvemoe_app.config import RunConfig
+from fedvemoe_app.data.assign import silo_name
+from fedvemoe_app.data.tasklist import OTHERS
 from fedvemoe_app.em import sketch as em_sketch
 from fedvemoe_app.em.round import Belief
 from fedvemoe_app.em.statistics import Sums
@@ -23,9 +25,10 @@ from fedvemoe_app.evaluation import histogram
 from fedvemoe_app.evaluation.scores import Score, pool
 from fedvemoe_app.flower import memory
 from fedvemoe_app.flower.code import code_hash
-from fedvemoe_app.flower.consent import reports_in_full
+from fedvemoe_app.flower.consent import reports_in_full, simulated
+from fedvemoe_app.flower.premises import on_premises
 from fedvemoe_app.flower.wire import get_bank, get_facts, get_tensors, mark, put_facts, put_tensors
-from fedvemoe_app.silo import Silo, open_silo
+from fedvemoe_app.silo import Silo, open_own_silo, open_silo
 
 
 def hello(content: RecordDict, context: Context) -> RecordDict:
@@ -99,11 +102,15 @@ def train(content: RecordDict, context: Context) -> RecordDict:
 
 def _silo(context: Context) -> Silo:
     config = RunConfig.from_flat(context.run_config)
+    node = context.node_config
     try:
-        index, silos = context.node_config["partition-id"], context.node_config["num-partitions"]
+        index = int(node["partition-id"])
+        if simulated(context):
+            return open_silo(config, index, int(node["num-partitions"]))
     except KeyError as error:
         raise RunError(f"the node config of this silo lacks {error}") from error
-    return open_silo(config, int(index), int(silos))
+    own = on_premises(config, node)
+    return open_own_silo(own, silo_name(index), str(node.get("category", "")))
 
 
 def _reply(
@@ -121,8 +128,13 @@ def _reply(
 
 
 def _score_sums(scores: Mapping[str, Score], tasks: Sequence[str]) -> dict[str, Tensor]:
-    """Return the scores of all tasks of the run [tasks, 6]; zero where this silo has none."""
-    rows = [scores.get(task, Score()).to_array() for task in tasks]
+    """Return the scores of all tasks of the run [tasks, 6]; zero where this silo has none.
+
+    Tasks that the server does not list are one row, where it has a row for them.
+    """
+    others = pool(score for task, score in scores.items() if task not in {*tasks} - {OTHERS})
+    known = {**scores, OTHERS: others}
+    rows = [known.get(task, Score()).to_array() for task in tasks]
     return {"scores": torch.stack([torch.from_numpy(row) for row in rows])} if rows else {}
 
 
