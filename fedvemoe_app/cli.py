@@ -11,6 +11,7 @@ from rich.console import Console
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.console import readable_errors
 from fedvemoe_app.consortium_cli import consortium
+from fedvemoe_app.doctor_cli import doctor
 from fedvemoe_app.overrides import gather
 from fedvemoe_app.roster_cli import app as roster
 
@@ -26,6 +27,7 @@ app.add_typer(data, name="data")
 app.add_typer(base, name="base")
 app.add_typer(roster, name="roster")
 app.command()(consortium)
+app.command()(doctor)
 
 SettingsFile = Annotated[
     Path | None, typer.Option("--run-config", "-c", help="TOML file of settings.")

@@ -38,7 +38,7 @@ LAYERS = {
     "model": 3,
     **dict.fromkeys(("evaluation", "report", "silo", "flower", "console"), 4),
     **dict.fromkeys(("server_app", "client_app", "launch", "reference", "roster_cli", "cli"), 5),
-    **dict.fromkeys(("deploy", "consortium_cli"), 5),
+    **dict.fromkeys(("deploy", "consortium_cli", "doctor", "doctor_cli"), 5),
 }
 """The layer of each package or module; it imports from lower layers and from itself."""
 
@@ -57,6 +57,8 @@ SIDEWAYS = {
     ("cli", "roster_cli"): "the commands on keys are commands",
     ("cli", "consortium_cli"): "holding a consortium is a command",
     ("consortium_cli", "deploy"): "a command calls one thing",
+    ("cli", "doctor_cli"): "an examination is a command",
+    ("doctor_cli", "doctor"): "a command makes the checks and shows them",
 }
 """The steps within a layer, each with its reason."""
 

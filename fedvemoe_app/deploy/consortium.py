@@ -103,9 +103,12 @@ def submit(deployment: Deployment, settings: RunConfig, console: Console) -> Non
     command = ["flwr", "run", str(app), CONNECTION, "--stream", "--run-config", str(file)]
     log = site.log("run")
     _say(console, f"the run is submitted; its log is {log}")
+    gone: set[str] = set()
     with log.open("a") as output, running(command, environment, site.folder, output) as streaming:
 
         def goes_on() -> bool:
+            for silo in _newly_ended(deployment.supernodes, gone):
+                _say(console, f"SuperNode of {silo} has ended; its log is {site.log(silo)}")
             return streaming.poll() is None and deployment.superlink.poll() is None
 
         state = follow(site.run, console, goes_on)
@@ -116,6 +119,14 @@ def submit(deployment: Deployment, settings: RunConfig, console: Console) -> Non
         blamed = log if deployment.superlink.poll() is None else site.log(SERVER)
         reason = "; ".join(filter(None, [state.reason, str(error)]))
         raise RunError(f"{reason}\n{last_lines(blamed)}") from error
+
+
+def _newly_ended(processes: Mapping[str, Process], known: set[str]) -> list[str]:
+    """Return who has ended since the last call, and keep it in ``known``."""
+    ended = {silo for silo, process in processes.items() if process.poll() is not None}
+    new = sorted(ended - known)
+    known |= ended
+    return new
 
 
 def last_lines(log: Path) -> str:

@@ -1,4 +1,4 @@
-"""A real consortium on loopback: it ends like the run in this process, and leaves nothing behind."""
+"""A real consortium on loopback: it ends like the run in this process, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -129,9 +129,10 @@ def test_an_interrupted_consortium_takes_everything_down(
 def test_a_run_that_fails_fails_the_command_with_its_log(
     settings: Callable[..., Settings], place: Path
 ) -> None:
-    process = start({**settings(), **CHOSEN, "min-survivors": 4, "min-silos": 5}, place)
+    process = start({**settings(), **CHOSEN, "phase-timeout": 5, "min-silos": 5}, place)
     said, _ = process.communicate(timeout=900)
     assert process.returncode == 1, said
     assert said.count("error:") == 1
-    assert "last lines of" in said
+    assert "4 silos connected within 5 s" in said
+    assert f"last lines of {place}" in said
     assert living(place) == []
