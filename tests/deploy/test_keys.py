@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import socket
 import ssl
 import stat
 import threading
@@ -58,6 +59,16 @@ def test_the_authority_vouches_for_the_server(host: str, server: int, tmp_path: 
 def test_and_no_other_authority_does(server: int, tmp_path: Path) -> None:
     write_certificates(tmp_path / "other", ("127.0.0.1",))
     assert not healthy(f"127.0.0.1:{server}", tmp_path / "other" / CA)
+
+
+def test_the_certificates_hold_under_strict_rules(server: int, tmp_path: Path) -> None:
+    context = ssl.create_default_context(cafile=str(tmp_path / CA))
+    context.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
+    with (
+        socket.create_connection(("127.0.0.1", server)) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
+    ):
+        assert secured.version() == "TLSv1.3"
 
 
 def test_it_vouches_for_the_named_hosts_alone(tmp_path: Path) -> None:
