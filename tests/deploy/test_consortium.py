@@ -26,10 +26,12 @@ CHOSEN: Settings = {
     "start": "none",
     "num-server-rounds": 1,
     "privacy": "secagg",
-    "phase-timeout": 300,
+    "phase-timeout": 600,
     "reporting": "full",
 }
 OWN = ("log-dir", "run-name")
+PATIENCE = 1800
+"""Seconds: on a machine that is busy with other things an exchange takes a minute."""
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +67,7 @@ def living(place: Path, seconds: float = 15.0) -> list[str]:
 
 def wait_for_progress(place: Path, what: str, process: subprocess.Popen[str]) -> None:
     file = place / "run" / "progress.jsonl"
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE
     while not (file.exists() and what in file.read_text()):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, what
@@ -76,7 +78,7 @@ def test_a_consortium_ends_like_the_run_in_this_process(
     settings: Callable[..., Settings], place: Path
 ) -> None:
     process = start({**settings(), **CHOSEN}, place)
-    said, _ = process.communicate(timeout=900)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
     assert living(place) == []
     real = read_run(place / "run")
@@ -102,7 +104,7 @@ def test_a_supernode_that_is_killed_costs_its_part_and_not_the_run(
         with suppress(psutil.NoSuchProcess):
             if child.environ().get("FLWR_HOME") == home:
                 child.kill()
-    said, _ = process.communicate(timeout=900)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
     run = read_run(place / "run")
     lost = [row["numbers"]["silo"] for row in run.events if row["event"] == "dropout"]
@@ -130,7 +132,7 @@ def test_a_run_that_fails_fails_the_command_with_its_log(
     settings: Callable[..., Settings], place: Path
 ) -> None:
     process = start({**settings(), **CHOSEN, "phase-timeout": 5, "min-silos": 5}, place)
-    said, _ = process.communicate(timeout=900)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, said
     assert said.count("error:") == 1
     assert "4 silos connected within 5 s" in said
