@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 SILOS ?= 12
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format bench docs clean
+.PHONY: help install demo consortium test test-slow check format bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ install: $(VENV)/installed ## make .venv with all that a run needs
 
 demo: $(VENV)/installed ## run the main job on the embedded tasks and model; pictures and a summary
 	$(BIN)/fedvemoe run --silos $(SILOS)
+
+consortium: $(VENV)/installed ## a real deployment on loopback: keys, TLS, SuperNodes, one finished run
+	$(BIN)/fedvemoe consortium
 
 test: $(VENV)/installed-dev ## run the default tests: no network, no GPU, under 10 minutes
 	$(BIN)/pytest

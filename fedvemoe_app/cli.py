@@ -10,6 +10,8 @@ from rich.console import Console
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.console import readable_errors
+from fedvemoe_app.consortium_cli import consortium
+from fedvemoe_app.doctor_cli import doctor
 from fedvemoe_app.experts_cli import app as experts
 from fedvemoe_app.overrides import gather
 from fedvemoe_app.report_cli import app as reports
@@ -28,6 +30,8 @@ app.add_typer(data, name="data")
 app.add_typer(base, name="base")
 app.add_typer(roster, name="roster")
 app.add_typer(experts)
+app.command()(consortium)
+app.command()(doctor)
 
 SettingsFile = Annotated[
     Path | None, typer.Option("--run-config", "-c", help="TOML file of settings.")

@@ -67,6 +67,7 @@ class DataSettings:
     )
     keyword_file: str = setting("", "TOML file with own keyword lists; empty uses the built-in")
     assignment_file: str = setting("", "JSON or TOML map silo -> tasks, for explicit")
+    tasks_file: str = setting("", "deployment: file of the names of tasks scored one by one")
     tasks_per_category: int = setting(3, "tasks of its category that a silo holds", low=1)
     max_instances: int = setting(0, "instances kept per task and split; 0 keeps all", low=0)
     probe_fraction: float = setting(

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
-from fedvemoe_app.config import DataSettings, ModelSettings, RunConfig
+from fedvemoe_app.config import ModelSettings, RunConfig
 from fedvemoe_app.data.encoded import EncodedTasks, encode_tasks
-from fedvemoe_app.data.holdings import assignment_of, tasks_of
+from fedvemoe_app.data.holdings import all_tasks_of, assignment_of, tasks_of
+from fedvemoe_app.data.task import Task
 from fedvemoe_app.em import round as em
 from fedvemoe_app.em import sketch
 from fedvemoe_app.em.lifecycle import silo as lifecycle
@@ -152,20 +153,33 @@ def training(config: RunConfig) -> Training:
 def open_silo(config: RunConfig, index: int, silos: int) -> Silo:
     """Return silo ``index`` of ``silos``, its base and experts resident in this process."""
     plan = assignment_of(config.data, config.output.seed, silos).silos[index]
+    return _opened(config, plan.name, plan.category, (index, silos))
+
+
+def open_own_silo(config: RunConfig, name: str, category: str) -> Silo:
+    """Return the silo that holds all tasks of the settings' bank: a deployed one, on its own."""
+    return _opened(config, name, category, None)
+
+
+Place = tuple[int, int] | None
+"""Which silo of how many it is among whom the bank is shared; None: all of it is its own."""
+
+
+def _opened(config: RunConfig, name: str, category: str, place: Place) -> Silo:
     experts = resident_experts(config.model, config.em.k_max)
-    tasks = tasks_of(config.data, config.output.seed, silos, index)
+    tasks = _tasks(config, place)
     family = LanguageFamily(
-        name=plan.name,
+        name=name,
         experts=experts,
-        data=_encoded(config, index, silos),
+        data=_encoded(config, place),
         training=training(config),
         row_cap=config.rounds.row_cap or default_row_cap(experts.backbone.device),
         seed=config.output.seed,
     )
     domains = {task.domain for task in tasks}
     return Silo(
-        name=plan.name,
-        category=plan.category,
+        name=name,
+        category=category,
         domain=domains.pop() if len(domains) == 1 else "",
         tasks=tuple(task.name for task in tasks),
         config=config,
@@ -211,14 +225,20 @@ def _load_experts(settings: ModelSettings, slots: int) -> Experts:
     return experts_on(backbone, settings, slots)
 
 
+def _tasks(config: RunConfig, place: Place) -> tuple[Task, ...]:
+    if place is None:
+        return all_tasks_of(config.data, config.output.seed)
+    index, silos = place
+    return tasks_of(config.data, config.output.seed, silos, index)
+
+
 @lru_cache(maxsize=32)
-def _encoded(config: RunConfig, index: int, silos: int) -> EncodedTasks:
-    data: DataSettings = config.data
+def _encoded(config: RunConfig, place: Place) -> EncodedTasks:
     tokenizer = resident_experts(config.model, config.em.k_max).backbone.tokenizer
     return encode_tasks(
         tokenizer,
-        tasks_of(data, config.output.seed, silos, index),
-        seq_len=data.seq_len,
+        _tasks(config, place),
+        seq_len=config.data.seq_len,
         probe_tokens=config.em.probe_tokens,
         eval_examples=config.evaluation.eval_examples,
         generate_examples=config.evaluation.generate_examples,

@@ -42,6 +42,7 @@ LAYERS = {
     **dict.fromkeys(("server_app", "client_app", "launch", "reference", "roster_cli", "cli"), 5),
     "report_cli": 5,
     **dict.fromkeys(("api", "conversation", "experts_cli"), 5),
+    **dict.fromkeys(("deploy", "consortium_cli", "doctor", "doctor_cli"), 5),
 }
 """The layer of each package or module; it imports from lower layers and from itself."""
 
@@ -75,6 +76,10 @@ SIDEWAYS = {
     ("cli", "roster_cli"): "the commands on keys are commands",
     ("cli", "report_cli"): "the commands on results are commands",
     ("report", "evaluation"): "counts of silos and local baselines are read as they were written",
+    ("cli", "consortium_cli"): "holding a consortium is a command",
+    ("consortium_cli", "deploy"): "a command calls one thing",
+    ("cli", "doctor_cli"): "an examination is a command",
+    ("doctor_cli", "doctor"): "a command makes the checks and shows them",
 }
 """The steps within a layer, each with its reason."""
 

@@ -39,6 +39,13 @@ def assignment_of(settings: DataSettings, seed: int, silos: int) -> Assignment:
     )
 
 
+@lru_cache(maxsize=2)
+def all_tasks_of(settings: DataSettings, seed: int) -> tuple[Task, ...]:
+    """Return every task of the bank, whole, in order of name: a deployed silo's own bank."""
+    bank = bank_of(settings, seed)
+    return bank.load([card.name for card in bank.catalogue])
+
+
 @lru_cache(maxsize=32)
 def tasks_of(settings: DataSettings, seed: int, silos: int, index: int) -> tuple[Task, ...]:
     """Return the tasks of silo ``index``, each cut to the part that is this silo's.

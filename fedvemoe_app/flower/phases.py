@@ -14,6 +14,8 @@ from flwr.app import Context, RecordDict
 from torch import Tensor
 
 from fedvemoe_app.config import RunConfig
+from fedvemoe_app.data.assign import silo_name
+from fedvemoe_app.data.tasklist import OTHERS
 from fedvemoe_app.em import sketch as em_sketch
 from fedvemoe_app.em.lifecycle import silo as lifecycle
 from fedvemoe_app.em.round import Belief
@@ -24,10 +26,11 @@ from fedvemoe_app.evaluation import histogram
 from fedvemoe_app.evaluation.scores import Score, pool
 from fedvemoe_app.flower import memory
 from fedvemoe_app.flower.code import code_hash
-from fedvemoe_app.flower.consent import reports_in_full
+from fedvemoe_app.flower.consent import reports_in_full, simulated
 from fedvemoe_app.flower.orders import get_call, get_notice
+from fedvemoe_app.flower.premises import on_premises
 from fedvemoe_app.flower.wire import get_bank, get_facts, get_tensors, mark, put_facts, put_tensors
-from fedvemoe_app.silo import Silo, open_silo
+from fedvemoe_app.silo import Silo, open_own_silo, open_silo
 
 
 def hello(content: RecordDict, context: Context) -> RecordDict:
@@ -128,11 +131,15 @@ def _together(parts: Sequence[Sums]) -> dict[str, Tensor]:
 
 def _silo(context: Context) -> Silo:
     config = RunConfig.from_flat(context.run_config)
+    node = context.node_config
     try:
-        index, silos = context.node_config["partition-id"], context.node_config["num-partitions"]
+        index = int(node["partition-id"])
+        if simulated(context):
+            return open_silo(config, index, int(node["num-partitions"]))
     except KeyError as error:
         raise RunError(f"the node config of this silo lacks {error}") from error
-    return open_silo(config, int(index), int(silos))
+    own = on_premises(config, node)
+    return open_own_silo(own, silo_name(index), str(node.get("category", "")))
 
 
 def _reply(
@@ -150,8 +157,13 @@ def _reply(
 
 
 def _score_sums(scores: Mapping[str, Score], tasks: Sequence[str]) -> dict[str, Tensor]:
-    """Return the scores of all tasks of the run [tasks, 6]; zero where this silo has none."""
-    rows = [scores.get(task, Score()).to_array() for task in tasks]
+    """Return the scores of all tasks of the run [tasks, 6]; zero where this silo has none.
+
+    Tasks that the server does not list are one row, where it has a row for them.
+    """
+    others = pool(score for task, score in scores.items() if task not in {*tasks} - {OTHERS})
+    known = {**scores, OTHERS: others}
+    rows = [known.get(task, Score()).to_array() for task in tasks]
     return {"scores": torch.stack([torch.from_numpy(row) for row in rows])} if rows else {}
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from fedvemoe_app.config import RunConfig
-from fedvemoe_app.data.holdings import assignment_of, bank_of
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.evaluation.transfer import read_baselines
+from fedvemoe_app.flower.agreed import Agreed, agreed
 from fedvemoe_app.flower.code import code_hash
 from fedvemoe_app.flower.consortium import (
     Consortium,
@@ -60,7 +60,7 @@ def run(grid: Grid, config: RunConfig) -> Path:
     """
     nodes = wait_for_nodes(grid, config.rounds.min_silos, config.rounds.phase_timeout)
     config = fitted(config, len(nodes))
-    check(config, len(nodes))
+    known = check(config, len(nodes))
     journal = Journal.create(
         Path(config.output.log_dir).absolute(),
         config.output.run_name,
@@ -72,7 +72,7 @@ def run(grid: Grid, config: RunConfig) -> Path:
     trackers = Trackers(config.output.trackers, journal.folder, config.to_flat())
     journal.watchers.append(trackers)
     with _ending(progress), closing(trackers):
-        _rounds(grid, config, journal, nodes)
+        _rounds(grid, config, journal, nodes, known)
         progress.message("drawing the pictures")
         journal.summary()
         ended = read_run(journal.folder)
@@ -80,8 +80,11 @@ def run(grid: Grid, config: RunConfig) -> Path:
     return journal.folder
 
 
-def check(config: RunConfig, silos: int) -> None:
-    """Read everything the settings point to, so that a mistake shows before any work."""
+def check(config: RunConfig, silos: int) -> Agreed:
+    """Read everything the settings point to, so that a mistake shows before any work.
+
+    Returns what the server knows of silos and tasks; a server of a deployment reads no data.
+    """
     check_dp(config)
     warn_of_dp(config, silos)
     if config.dp.on:
@@ -93,13 +96,14 @@ def check(config: RunConfig, silos: int) -> None:
             f"fraction-train = {fraction:g} asks {asked} of {silos} silos to train, but "
             f"min-silos = {least}: raise fraction-train, or lower min-silos"
         )
-    assignment = assignment_of(config.data, config.output.seed, silos)
-    for note in assignment.notes:
+    known = agreed(config, silos)
+    for note in known.notes:
         LOG.warning("%s", note)
-    _local_baselines(config, [silo.name for silo in assignment.silos])
+    _local_baselines(config, known.silos)
     chosen(config.output.trackers)
     if config.output.roster:
         read_roster(config.output.roster, config.output.consortium_key)
+    return known
 
 
 @contextmanager
@@ -113,25 +117,23 @@ def _ending(progress: Progress) -> Iterator[None]:
     progress.finished()
 
 
-def _rounds(grid: Grid, config: RunConfig, journal: Journal, nodes: list[int]) -> None:
+def _rounds(
+    grid: Grid, config: RunConfig, journal: Journal, nodes: list[int], known: Agreed
+) -> None:
     """Meet the silos, run the strategy, and save what it made."""
-    data, seed = config.data, config.output.seed
-    assignment = assignment_of(data, seed, len(nodes))
     recorder = Recorder(
         journal,
         config,
-        categories={
-            share.task: silo.category for silo in assignment.silos for share in silo.shares
-        },
-        local=_local_baselines(config, [silo.name for silo in assignment.silos]),
+        categories=known.categories,
+        local=_local_baselines(config, known.silos),
     )
     experts = lay_out(config, _saying(recorder.progress))
     base = experts.backbone.fingerprint
-    journal.annotate(base=base, bank=bank_of(data, seed).fingerprint)
+    journal.annotate(base=base, bank=known.bank)
     membership = _meet(grid, config, nodes, base, recorder)
-    bank = Bank.start(experts.initial(seed), alive=config.em.k_init)
-    strategy = FedVEMoE(config, bank, membership, assignment.tasks, recorder)
-    roster = _roster(config, [silo.name for silo in assignment.silos])
+    bank = Bank.start(experts.initial(config.output.seed), alive=config.em.k_init)
+    strategy = FedVEMoE(config, bank, membership, known.tasks, recorder)
+    roster = _roster(config, known.silos)
     summing = _summing(grid, config, membership, roster, recorder.progress)
     strategy.start(_noised(summing, config, membership))
     experts.load(strategy.bank.experts)
@@ -211,6 +213,6 @@ def _meet(
     return Membership(consortium, nodes, lambda newcomers: welcome(newcomers)[0])
 
 
-def _local_baselines(config: RunConfig, silos: list[str]) -> dict[str, float]:
+def _local_baselines(config: RunConfig, silos: Sequence[str]) -> dict[str, float]:
     path = config.evaluation.local_baseline_json
     return read_baselines(Path(path), silos).references() if path else {}

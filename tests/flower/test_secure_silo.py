@@ -169,7 +169,15 @@ def pinned(patch: pytest.MonkeyPatch, keys: Keys, privacy: str = "secagg") -> Sm
 def test_a_run_with_keys_from_files(settings: Callable[..., Settings], tmp_path: Path) -> None:
     keys = Keys(tmp_path)
     own = {"roster": str(tmp_path / "roster.json"), "consortium-key": keys.consortium.public.hex()}
-    run = federate({**settings(privacy="secagg"), **QUICK, **own}, prepare=keys.pin)
+    chosen = {**settings(privacy="secagg"), **QUICK, **own}
+
+    def prepare(grid: object) -> None:
+        keys.pin(grid)
+        paths = {"data-path": chosen["dataset-name"], "model-path": chosen["model-name"]}
+        for context in grid.contexts.values():  # type: ignore[attr-defined]
+            context.node_config |= paths
+
+    run = federate(chosen, prepare=prepare)
     assert run.events == []
     assert sum(run.rounds[1]["mass"] or ()) == pytest.approx(SILOS)
 

@@ -1,0 +1,1 @@
+"""A consortium on one machine: keys, data of each silo, and Flower's programs as processes."""

@@ -1,0 +1,102 @@
+"""A deployment's keys, a silo's node config, and the way to SuperLink."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedvemoe_app.config import RunConfig
+from fedvemoe_app.data.assign import silo_name
+from fedvemoe_app.doctor.finding import Finding, failed, ok
+from fedvemoe_app.errors import SettingError
+from fedvemoe_app.flower.premises import on_premises
+from fedvemoe_app.secagg.roster import Identity, read_roster
+
+SECONDS = 5
+
+
+def roster(path: str, consortium_key: str) -> Finding:
+    """Check that the consortium signed the roster."""
+    try:
+        found = read_roster(path, consortium_key)
+    except SettingError as error:
+        return failed(
+            str(error), "ask the consortium for its roster and key; fedvemoe roster verify"
+        )
+    return ok(f"roster of {len(found.members)} silos, fingerprint {found.fingerprint[:16]}")
+
+
+def node_config(file: Path) -> tuple[Finding, dict[str, Any]]:
+    """Check that a node config can be read; return it, empty where it cannot."""
+    try:
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return failed(f"node config {file}: {error}", "write it as TOML: docs/deployment.md"), {}
+    lacking = [key for key in ("partition-id", "identity-key") if key not in found]
+    if lacking:
+        return failed(f"node config {file} lacks {', '.join(lacking)}", "docs/deployment.md"), {}
+    return ok(f"node config of {silo_name(int(found['partition-id']))}"), found
+
+
+def identity(node: Mapping[str, Any]) -> Finding:
+    """Check a silo's identity key: its owner's alone, and the one in the roster."""
+    path, name = Path(str(node["identity-key"])), silo_name(int(node["partition-id"]))
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        key = Identity.from_pem(name, path.read_text(encoding="utf-8"))
+    except OSError as error:
+        return failed(f"identity-key {path}: {error.strerror}", "fedvemoe roster create")
+    except SettingError as error:
+        return failed(str(error), "set identity-key to the .pem file of this silo")
+    if mode & 0o077:
+        return failed(f"identity-key {path} has mode {mode:04o}", f"chmod 600 {path}")
+    try:
+        members = read_roster(str(node.get("roster")), str(node.get("consortium-key"))).members
+    except SettingError as error:
+        return failed(str(error), "set roster and consortium-key in the node config")
+    if members.get(name) != key.public:
+        return failed(
+            f"identity-key {path} is not that of {name} in the roster",
+            "send the .pub file to the consortium and ask for a new roster",
+        )
+    return ok(f"identity-key of {name}: mode {mode:04o}, in the roster")
+
+
+def premises(config: RunConfig, node: Mapping[str, Any]) -> tuple[Finding, RunConfig]:
+    """Check a silo's own paths; return the settings that it will work by."""
+    try:
+        own = on_premises(config, node)
+    except SettingError as error:
+        return failed(str(error), "mend the node config: docs/deployment.md has a table"), config
+    return ok(f"data-path {own.data.dataset_name}, base {own.model.model_name}"), own
+
+
+def superlink(address: str, root_certificates: Path | None) -> Finding:
+    """Check that something answers at HOST:PORT with a certificate that the CA vouches for."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return failed(f"--superlink {address}: no HOST:PORT", "such as superlink.example.org:9092")
+    try:
+        context = ssl.create_default_context(
+            cafile=str(root_certificates) if root_certificates else None
+        )
+        with (
+            socket.create_connection((host, int(port)), timeout=SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=host) as secured,
+        ):
+            return ok(f"SuperLink at {address} answers over {secured.version()}")
+    except ssl.SSLCertVerificationError as error:
+        return failed(
+            f"the certificate of {address} does not hold: {error.verify_message}",
+            "take the consortium's ca.crt as --root-certificates, and a host name it vouches for",
+        )
+    except ssl.SSLError as error:
+        return failed(f"{address} speaks no TLS: {error.reason}", "start SuperLink with --ssl-...")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return failed(f"{address}: {reason}", "start SuperLink, or open its port in the firewall")

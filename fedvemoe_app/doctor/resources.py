@@ -1,0 +1,123 @@
+"""The base and the data that the settings name, and room for them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from fedvemoe_app.config import DataSettings, ModelSettings, RunConfig
+from fedvemoe_app.data.holdings import bank_of
+from fedvemoe_app.doctor.finding import GIGABYTE, Finding, failed, ok, warning
+from fedvemoe_app.errors import BaseModelError, DataError, SettingError
+from fedvemoe_app.model.backbone import Backbone
+from fedvemoe_app.model.bases import BUILTIN
+from fedvemoe_app.model.skeleton import skeleton
+
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+NF4_BYTES = 0.52  # a weight's half byte and its share of the block's scale
+FLOAT_BYTES = 4
+KEPT = 2
+"""Copies of the bank on disk: the adapters, and the state of the run."""
+
+
+def base(settings: ModelSettings) -> tuple[Finding, Backbone | None]:
+    """Check that the base can be had; return its skeleton (None for an embedded one)."""
+    name = settings.model_name
+    if name in BUILTIN:
+        return ok(f"base {name}: built on first use, a few minutes on a CPU"), None
+    try:
+        found = skeleton(name)
+    except BaseModelError as error:
+        return failed(f"base {name}: {error}", "set model-name to a folder or a hub name"), None
+    return ok(f"base {name}, fingerprint {found.fingerprint[:16]}"), found
+
+
+def memory(settings: ModelSettings, found: Backbone | None) -> Finding:
+    """Check free memory, of the GPU where one is used, against the base's weights alone."""
+    place, free = _free_memory(settings.device)
+    need = weights_in_bytes(found.model, settings, on_gpu=place != "memory") if found else 0.0
+    what = f"{place}: {free / GIGABYTE:.1f} GB free, weights of the base need {_gb(need)}"
+    if need > free:
+        return failed(what, "free some, set use-4bit=true, or take a smaller model-name")
+    if 2 * need > free:
+        return warning(
+            what + " and training more", "lower seq-len, batch-size or row-cap if it runs out"
+        )
+    return ok(what)
+
+
+def weights_in_bytes(model: PreTrainedModel, settings: ModelSettings, *, on_gpu: bool) -> float:
+    """Return what a base's weights occupy once loaded as the settings say."""
+    plain = BYTES.get(settings.dtype, 2.0 if on_gpu or settings.use_4bit else 4.0)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    if not settings.use_4bit:
+        return total * plain
+    head = model.get_output_embeddings()  # bitsandbytes leaves it as it is
+    linear = sum(layer.weight.numel() for layer in _linear(model) if layer is not head)
+    return linear * NF4_BYTES + (total - linear) * plain
+
+
+def disk(config: RunConfig, found: Backbone | None) -> Finding:
+    """Check room for results: adapters and state of all slots of the bank."""
+    place = _nearest(Path(config.output.log_dir))
+    free = shutil.disk_usage(place).free
+    layers = _linear(found.model) if found else ()
+    rows = sum(layer.in_features + layer.out_features for layer in layers)
+    need = KEPT * FLOAT_BYTES * config.em.k_max * config.model.lora_rank * rows
+    what = f"disk at {place}: {free / GIGABYTE:.1f} GB free, the bank needs {_gb(need)}"
+    if need > free:
+        return failed(what, "set log-dir to another disk, or lower k-max or lora-rank")
+    return ok(what)
+
+
+def tasks(settings: DataSettings, seed: int) -> Finding:
+    """Check that the task bank can be read."""
+    try:
+        bank = bank_of(settings, seed)
+    except (DataError, SettingError) as error:
+        return failed(f"tasks: {error}", "fedvemoe data inspect dataset-name=... says more")
+    what = f"{settings.dataset_name}: {len(bank.catalogue)} tasks"
+    if bank.problems:
+        said = f"{what}, {len(bank.problems)} rows left out, the first: {bank.problems[0]}"
+        return warning(said, "mend those rows, or do without them")
+    return ok(what)
+
+
+def results(log_dir: str) -> Finding:
+    """Check that results can be written."""
+    place = _nearest(Path(log_dir))
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return ok(f"log-dir {log_dir} can be written")
+    except OSError as error:
+        return failed(
+            f"log-dir {log_dir} cannot be written: {error.strerror}",
+            f"make {place} writable for this user, or set log-dir",
+        )
+
+
+def _linear(model: nn.Module) -> Iterator[nn.Linear]:
+    return (layer for layer in model.modules() if isinstance(layer, nn.Linear))
+
+
+def _free_memory(device: str) -> tuple[str, float]:
+    if device != "cpu" and torch.cuda.is_available():
+        return "GPU", float(torch.cuda.mem_get_info()[0])
+    return "memory", float(psutil.virtual_memory().available)
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that is there."""
+    absolute = folder.expanduser().absolute()
+    return next(place for place in (absolute, *absolute.parents) if place.exists())
+
+
+def _gb(size: float) -> str:
+    return f"{size / GIGABYTE:.1f} GB" if size else "little"

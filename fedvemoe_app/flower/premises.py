@@ -1,0 +1,68 @@
+"""What a deployed silo takes from its own node config: its data, its base and its device.
+
+A simulated silo is told all of this by the run. A deployed one opens no path that a run names: a
+server could otherwise have it work on data that its owner never offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from fedvemoe_app.config import DataSettings, ModelSettings, RunConfig
+from fedvemoe_app.errors import SettingError
+from fedvemoe_app.model.bases import BUILTIN
+
+NodeConfig = Mapping[str, bool | int | float | str]
+
+
+def on_premises(config: RunConfig, node_config: NodeConfig) -> RunConfig:
+    """Return a run's settings with every path on the silo's side replaced by the silo's own.
+
+    Raises
+    ------
+    SettingError
+        Without ``data-path``; without ``model-path`` where the run's base is no embedded one;
+        where a path leads nowhere.
+    """
+    data, model = config.data, config.model
+    return replace(
+        config,
+        data=replace(
+            data,
+            dataset_name=_path(node_config, "data-path", "the folder or file of its tasks"),
+            client_task_mode=DataSettings().client_task_mode,
+            keyword_file="",
+            assignment_file="",
+            tasks_file="",
+        ),
+        model=replace(
+            model,
+            model_name=_base(model.model_name, node_config),
+            device=str(node_config.get("device", ModelSettings().device)),
+        ),
+        evaluation=replace(config.evaluation, local_baseline_json=""),
+    )
+
+
+def _base(named: str, node_config: NodeConfig) -> str:
+    """Return the silo's own base; the run's only where it is embedded, and so built right here."""
+    if "model-path" not in node_config and named in BUILTIN:
+        return named
+    return _path(node_config, "model-path", f"its own folder of the base {named}")
+
+
+def _path(node_config: NodeConfig, key: str, what: str) -> str:
+    value = str(node_config.get(key, ""))
+    if not value:
+        raise SettingError(
+            f"{key} is missing in the node config of this silo: a deployed silo takes no path "
+            f"from a run; set {key} to {what}"
+        )
+    if not Path(value).is_absolute() or not Path(value).exists():
+        raise SettingError(
+            f"{key} = {value} of this silo: no such folder or file; set {key} to the absolute "
+            f"path of {what}"
+        )
+    return value

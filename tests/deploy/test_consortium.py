@@ -1,0 +1,140 @@
+"""A real consortium on loopback: it ends like the run in this process, and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fedvemoe_app.deploy.site import Site
+from fedvemoe_app.flower.processes import started_by
+from fedvemoe_app.report.journal import read_run
+from tests.deploy.on_site import deployed
+from tests.federation import SILOS, Settings, federate, without_seconds
+
+FEDVEMOE = Path(sys.executable).with_name("fedvemoe")
+CHOSEN: Settings = {
+    "start": "none",
+    "num-server-rounds": 1,
+    "privacy": "secagg",
+    "phase-timeout": 600,
+    "reporting": "full",
+}
+OWN = ("log-dir", "run-name")
+PATIENCE = 1800
+"""Seconds: on a machine that is busy with other things an exchange takes a minute."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """The consortium's folder; what its programs have left behind is ended after the test."""
+    yield tmp_path / "consortium"
+    for process in started_by(str(tmp_path / "consortium")):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def start(settings: Settings, place: Path) -> subprocess.Popen[str]:
+    words = [f"{key}={value}" for key, value in settings.items() if key not in OWN]
+    return subprocess.Popen(
+        [FEDVEMOE, "consortium", "--silos", str(SILOS), "--folder", place, *words],
+        cwd=place.parent,
+        env={**os.environ, "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def living(place: Path, seconds: float = 15.0) -> list[str]:
+    """Return the programs of a consortium that have not gone within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while (left := started_by(str(place))) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return [" ".join(process.cmdline()[:3]) for process in left]
+
+
+def wait_for_progress(place: Path, what: str, process: subprocess.Popen[str]) -> None:
+    file = place / "run" / "progress.jsonl"
+    deadline = time.monotonic() + PATIENCE
+    while not (file.exists() and what in file.read_text()):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+def test_a_consortium_ends_like_the_run_in_this_process(
+    settings: Callable[..., Settings], place: Path
+) -> None:
+    process = start({**settings(), **CHOSEN}, place)
+    said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    assert living(place) == []
+    real = read_run(place / "run")
+    assert real.events == []
+    site = Site(place, tuple(f"silo-{index:02d}" for index in range(SILOS)))
+    same = {**real.config, "run-name": "here", "log-dir": str(place.parent), "c-min": 0}
+    here = federate(same, prepare=deployed(site))
+    assert without_seconds(real) == without_seconds(here)
+    assert (real.tasks, real.clients) == (here.tasks, here.clients)
+    assert "4 SuperNodes are online" in said
+    address = said.split("https://")[1].split()[0].rpartition(":")
+    with socket.socket() as probe:
+        assert probe.connect_ex((address[0], int(address[2]))) != 0
+
+
+def test_a_supernode_that_is_killed_costs_its_part_and_not_the_run(
+    settings: Callable[..., Settings], place: Path
+) -> None:
+    process = start({**settings(), **CHOSEN}, place)
+    wait_for_progress(place, '"phase": "train"', process)
+    home = str(place / "nodes" / "silo-02")
+    for child in started_by(str(place)):
+        with suppress(psutil.NoSuchProcess):
+            if child.environ().get("FLWR_HOME") == home:
+                child.kill()
+    said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    run = read_run(place / "run")
+    lost = [row["numbers"]["silo"] for row in run.events if row["event"] == "dropout"]
+    assert set(lost) == {"silo-02"}
+    assert [row["round"] for row in run.rounds] == [0, 1]
+    assert run.rounds[1]["loss_train"] is not None
+    assert sum(run.rounds[1]["mass"] or ()) == pytest.approx(SILOS - 1)
+    assert "silo-02" in said
+    assert living(place) == []
+
+
+def test_an_interrupted_consortium_takes_everything_down(
+    settings: Callable[..., Settings], place: Path
+) -> None:
+    process = start({**settings(), **CHOSEN}, place)
+    wait_for_progress(place, '"phase": "hello"', process)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Traceback" not in said
+    assert living(place) == []
+
+
+def test_a_run_that_fails_fails_the_command_with_its_log(
+    settings: Callable[..., Settings], place: Path
+) -> None:
+    process = start({**settings(), **CHOSEN, "phase-timeout": 5, "min-silos": 5}, place)
+    said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1, said
+    assert said.count("error:") == 1
+    assert "4 silos connected within 5 s" in said
+    assert f"last lines of {place}" in said
+    assert living(place) == []

@@ -1,0 +1,275 @@
+"""The doctor through its door: a sound machine passes; every check can fail and says the fix."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from fedvemoe_app.cli import app
+from fedvemoe_app.config import RunConfig
+from fedvemoe_app.deploy.keys import CA, CERTIFICATE, KEY, write_certificates
+from fedvemoe_app.deploy.site import Site, prepare
+from fedvemoe_app.flower.processes import free_port
+from fedvemoe_app.model.backbone import load_backbone
+from tests.federation import SILOS, Settings
+
+runner = CliRunner()
+Edit = Callable[[pytest.MonkeyPatch], object]
+ENVIRONMENT = "fedvemoe_app.doctor.environment."
+RESOURCES = "fedvemoe_app.doctor.resources."
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+
+
+@pytest.fixture
+def words(settings: Callable[..., Settings]) -> list[str]:
+    return [f"{key}={value}" for key, value in settings().items()]
+
+
+@pytest.fixture
+def site(settings: Callable[..., Settings], tmp_path: Path) -> Site:
+    return prepare(tmp_path / "site", RunConfig.from_flat(settings()), SILOS)[0]
+
+
+def call(*arguments: str | Path) -> Result:
+    return runner.invoke(app, ["doctor", *map(str, arguments)])
+
+
+def rows(result: Result, sign: str) -> list[str]:
+    return [line for line in result.output.splitlines() if line.startswith(f"│ {sign}")]
+
+
+def fails(result: Result, *named: str | Path) -> None:
+    """Check that exactly one row failed, with what and fix, and the exit code says so."""
+    assert result.exit_code == 1, result.output
+    (row,) = rows(result, "FAILED")
+    for name in named:
+        assert str(name) in row
+    assert row.split("│")[3].strip()
+
+
+def test_a_sound_machine_passes(words: list[str]) -> None:
+    result = call(*words)
+    assert result.exit_code == 0, result.output
+    assert rows(result, "FAILED") == []
+    for name in ("Python 3", "flwr 1.", "torch 2.", "transformers 5.", "peft 0.", "8 tasks"):
+        assert name in result.output
+
+
+def no_bitsandbytes(name: str) -> str:
+    if name == "bitsandbytes":
+        raise PackageNotFoundError(name)
+    from importlib.metadata import version
+
+    return version(name)
+
+
+MACHINES: dict[str, tuple[dict[str, Any], list[str], tuple[str, ...]]] = {
+    "old Python": (
+        {ENVIRONMENT + "platform.python_version": lambda: "3.9.1"},
+        [],
+        ("Python 3.9.1", ">=3.11", "make install PYTHON="),
+    ),
+    "old package": (
+        {ENVIRONMENT + "version": lambda name: "1.0" if name == "peft" else no_bitsandbytes(name)},
+        [],
+        ("peft 1.0", "peft>=1.2", "pip install 'peft>=1.2'"),
+    ),
+    "no bitsandbytes": (
+        {ENVIRONMENT + "version": no_bitsandbytes},
+        ["use-4bit=true"],
+        ("bitsandbytes is not installed", "pip install 'bitsandbytes"),
+    ),
+    "no GPU": (
+        {ENVIRONMENT + "torch.cuda.is_available": lambda: False},
+        ["device=cuda:1"],
+        ("device = cuda:1", "0 GPUs", "device=auto"),
+    ),
+    "no memory": (
+        {RESOURCES + "psutil.virtual_memory": lambda: type("M", (), {"available": 1000})()},
+        ["device=cpu"],
+        ("memory: 0.0 GB free", "use-4bit=true"),
+    ),
+    "no disk": (
+        {RESOURCES + "shutil.disk_usage": lambda place: type("D", (), {"free": 1000})()},
+        [],
+        ("disk at", "log-dir"),
+    ),
+    "no base": ({}, ["model-name=/nowhere/base"], ("/nowhere/base", "model-name")),
+    "no tasks": ({}, ["dataset-name=/nowhere/tasks"], ("/nowhere/tasks", "fedvemoe data inspect")),
+    "no place for results": ({}, [f"log-dir={__file__}/runs"], (__file__, "cannot be written")),
+    "a foreign roster": (
+        {},
+        ["roster=/nowhere/roster.json", "consortium-key=00"],
+        ("/nowhere/roster.json", "ask the consortium"),
+    ),
+    "no port": ({}, ["--superlink", "somewhere"], ("somewhere: no HOST:PORT", "such as")),
+}
+
+
+@pytest.mark.parametrize("what", MACHINES)
+def test_every_check_can_fail(what: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    patches, given, named = MACHINES[what]
+    if what == "old package":
+        needs = ["peft>=1.2"]
+        monkeypatch.setattr(ENVIRONMENT + "requires", lambda package: needs)
+    for target, value in patches.items():
+        monkeypatch.setattr(target, value)
+    fails(call(*words, *given), *named)
+
+
+def test_a_wrong_setting_is_one_readable_reason() -> None:
+    result = call("k-inti=3")
+    assert result.exit_code == 1
+    assert "did you mean k-init" in result.output
+
+
+def test_rows_that_were_left_out_are_a_warning(words: list[str], tmp_path: Path) -> None:
+    bank = tmp_path / "bank"
+    bank.mkdir()
+    good = '{"task_name": "a", "definition": "Do.", "inputs": "%d", "targets": "%d"}\n'
+    text = "".join(good % (i, i) for i in range(60))
+    (bank / "rows.jsonl").write_text(text + "{broken\n")
+    result = call(*words, f"dataset-name={bank}")
+    assert result.exit_code == 0, result.output
+    (row,) = rows(result, "warning")
+    assert "1 rows left out" in row
+    assert "rows.jsonl, line 61" in row
+
+
+def test_scarce_memory_is_a_warning(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    base = RunConfig.from_flat(dict(word.split("=") for word in words if "model-name" in word))
+    model = load_backbone(base.model.model_name, device="cpu").model
+    need = 4 * sum(parameter.numel() for parameter in model.parameters())
+    free = type("M", (), {"available": 1.5 * need})()
+    monkeypatch.setattr(RESOURCES + "psutil.virtual_memory", lambda: free)
+    result = call(*words, "device=cpu")
+    assert result.exit_code == 0, result.output
+    assert "batch-size" in rows(result, "warning")[0]
+
+
+# A silo of a deployment.
+
+
+def test_a_sound_silo_passes(site: Site, words: list[str]) -> None:
+    result = call(*words, "--node-config", site.node_config("silo-01"))
+    assert result.exit_code == 0, result.output
+    assert "identity-key of silo-01: mode 0600, in the roster" in result.output
+    assert "2 tasks" in result.output
+
+
+def edit(site: Site, **changes: str) -> Path:
+    file = site.node_config("silo-01")
+    lines = file.read_text().splitlines()
+    for key, value in changes.items():
+        name = key.replace("_", "-")
+        kept = [line for line in lines if not line.startswith(f"{name} = ")]
+        lines = [*kept, f"{name} = {value}"] if value else kept
+    file.write_text("\n".join(lines))
+    return file
+
+
+NODES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+    "no key": ({"identity_key": '"/nowhere.pem"'}, ("/nowhere.pem", "fedvemoe roster create")),
+    "no identity": ({"identity_key": ""}, ("lacks identity-key", "docs/deployment.md")),
+    "not TOML": ({"device": "auto auto"}, ("node config", "TOML")),
+    "no roster": ({"roster": ""}, ("roster", "set roster and consortium-key")),
+    "another's key": ({"partition_id": "2"}, ("not that of silo-02", "new roster")),
+    "no data": ({"data_path": ""}, ("data-path is missing", "node config")),
+    "a hidden base": ({"model_path": '"/nowhere"'}, ("model-path = /nowhere", "table")),
+}
+
+
+@pytest.mark.parametrize("what", NODES)
+def test_every_check_of_a_silo_can_fail(what: str, site: Site, words: list[str]) -> None:
+    changes, named = NODES[what]
+    fails(call(*words, "--node-config", edit(site, **changes)), *named)
+
+
+def test_a_key_that_others_may_read_fails_with_its_fix(site: Site, words: list[str]) -> None:
+    key = site.keys / "silo-01.pem"
+    os.chmod(key, 0o644)
+    result = call(*words, "--node-config", site.node_config("silo-01"))
+    fails(result, "mode 0644", f"chmod 600 {key}")
+
+
+def test_a_server_with_a_roster_needs_no_data(site: Site, words: list[str]) -> None:
+    key = site.node_config("silo-00").read_text().split('consortium-key = "')[1][:64]
+    own = [f"roster={site.keys / 'roster.json'}", f"consortium-key={key}"]
+    result = call(*words, *own, "dataset-name=/nowhere/tasks")
+    assert result.exit_code == 0, result.output
+    assert f"roster of {SILOS} silos" in result.output
+
+
+# SuperLink.
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[int]:
+    """Something that shakes hands over TLS; yields its port."""
+    write_certificates(tmp_path, ("localhost",))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / CERTIFICATE, tmp_path / KEY)
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+
+        def answer() -> None:
+            try:
+                connection, _ = plain.accept()
+                with context.wrap_socket(connection, server_side=True):
+                    pass
+            except OSError:
+                pass
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield plain.getsockname()[1]
+
+
+def test_a_superlink_that_answers(listener: int, words: list[str], tmp_path: Path) -> None:
+    address = "--superlink", f"localhost:{listener}", "--root-certificates", tmp_path / CA
+    result = call(*words, *address)
+    assert result.exit_code == 0, result.output
+    assert "answers over TLSv1.3" in result.output
+
+
+def test_one_that_another_authority_vouches_for(
+    listener: int, words: list[str], tmp_path: Path
+) -> None:
+    write_certificates(tmp_path / "other", ("localhost",))
+    ca = tmp_path / "other" / CA
+    result = call(*words, "--superlink", f"localhost:{listener}", "--root-certificates", ca)
+    fails(result, "does not hold", "--root-certificates")
+
+
+def test_one_under_another_name(listener: int, words: list[str], tmp_path: Path) -> None:
+    address = "--superlink", f"127.0.0.1:{listener}", "--root-certificates", tmp_path / CA
+    fails(call(*words, *address), "does not hold", "host name")
+
+
+def test_nobody_there(words: list[str]) -> None:
+    port = free_port()
+    fails(call(*words, "--superlink", f"127.0.0.1:{port}"), "refused", "firewall")
+
+
+def test_somebody_without_tls(words: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+
+        def answer() -> None:
+            connection, _ = plain.accept()
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        result = call(*words, "--superlink", f"127.0.0.1:{plain.getsockname()[1]}")
+    fails(result, "speaks no TLS", "--ssl-")
