@@ -12,7 +12,7 @@ from fedvemoe_app import seeds
 from fedvemoe_app.em.lifecycle.decide import decide
 from fedvemoe_app.em.lifecycle.restructure import restructure
 from fedvemoe_app.em.lifecycle.rules import Event, Rules
-from fedvemoe_app.em.lifecycle.state import Lifecycle
+from fedvemoe_app.em.lifecycle.state import NONE, Lifecycle
 from fedvemoe_app.em.lifecycle.sums import Seeds, Unrest, Wishes, sides
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment
@@ -142,12 +142,12 @@ def test_the_smallest_goes_first_and_then_there_is_a_pause() -> None:
 
 
 def test_worth_is_learnt_anew_after_a_change() -> None:
-    """A twin was worth nothing beside the other; alone it is worth a lot."""
+    """A twin was worth nothing beside the other; alone it pays, if not by much."""
     server = Server(bank(0, 1, 2)).rounds(5, 1.0, 0.0, 0.0)
     server.train()
     assert server.bank.slots == [0, 2]
-    server.assess(assessed(1.0, 1.0))
-    server.rounds(11, 1.0, 1.0)
+    server.assess(assessed(1.0, 0.025))
+    server.rounds(11, 1.0, 0.025)
     assert server.kinds == ["prune"]
 
 
@@ -228,6 +228,7 @@ def trial(*edges: float) -> Server:
 def test_a_trial_ends_well_for_an_expert_worth_its_price() -> None:
     server = trial(0.0, 0.1, 0.2, 0.2)
     assert server.kinds == ["birth", "accept"]
+    assert server.state.trial == NONE
     assert server.bank.slots == [0, 1, 2]
 
 
@@ -246,6 +247,16 @@ def test_a_trial_ends_in_a_close_for_another_and_the_wait_doubles() -> None:
             server.train()
     assert waited == 2 * RULES.cool_down
     assert server.state.wait == 2 * RULES.cool_down
+
+
+def test_a_success_ends_the_long_wait() -> None:
+    server = birth()
+    server.state = replace(server.state, wait=48)
+    server.train(seeded(3))
+    for _ in range(4):
+        server.assess(assessed(1.0, 1.0, 1.0), unrest(3, edge=0.2))
+    assert server.kinds == ["birth", "accept"]
+    assert server.state.wait == RULES.cool_down
 
 
 def test_an_expert_that_still_gains_is_not_judged_yet_but_not_for_ever() -> None:
