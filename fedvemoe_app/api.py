@@ -16,24 +16,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.batches import Example
 from fedvemoe_app.data.task import Task
 from fedvemoe_app.errors import RunError, SettingError
 from fedvemoe_app.model.answers import Answer, OnPiece
 from fedvemoe_app.onboarding import Onboarding, onboard
-from fedvemoe_app.overrides import absolute
 from fedvemoe_app.report import mixtures
 from fedvemoe_app.report.export import export_run
 from fedvemoe_app.report.journal import Run, read_run
 from fedvemoe_app.report.mixtures import Mixture
 from fedvemoe_app.report.rows import ClientRow, EventRow, RoundRow, TaskRow
-from fedvemoe_app.served import ServedBank, free_memory, serve
-
-MACHINE = ("model-name", "base-model", "dtype", "use-4bit", "device", "torch-threads", "row-cap")
-"""Settings that say where and how the base is loaded; all others belong to the run."""
+from fedvemoe_app.served import ServedBank, free_memory, serve, settings_here
 
 Weights = Mixture | Mapping[int, float] | str
 
@@ -74,7 +69,7 @@ class LoadedRun:
 
     def __init__(self, journal: Run, machine: Mapping[str, bool | int | str]) -> None:
         self._journal = journal
-        self.config = _settings(journal.config, machine)
+        self.config = settings_here(journal.config, machine)
         self._adapters = mixtures.living(journal.folder)
         self._served: ServedBank | None = None
         self._closed = False
@@ -244,16 +239,3 @@ class LoadedRun:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _settings(flat: Mapping[str, Any], machine: Mapping[str, bool | int | str]) -> RunConfig:
-    given = {key.replace("_", "-"): value for key, value in machine.items()}
-    for key in given:
-        if key not in MACHINE:
-            raise SettingError(
-                f"{key} belongs to the run and cannot be changed now; this machine's are: "
-                f"{', '.join(MACHINE)}"
-            )
-    if "base-model" in given:  # the run's own model-name must not stand against it
-        given["model-name"] = given.pop("base-model")
-    return RunConfig.from_flat({**flat, **absolute(given)})

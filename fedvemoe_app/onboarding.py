@@ -85,7 +85,7 @@ class Onboarding:
     @property
     def verdict(self) -> tuple[str, str]:
         """The answers to both questions, in words."""
-        return _worth(self.gain), _missing(self.regret, self.best, self.local_steps)
+        return _worth(self.gain), _missing(self)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -211,11 +211,16 @@ def _worth(found: Gain) -> str:
     return f"The bank makes no difference that this probe can show ({size} from the bare base)."
 
 
-def _missing(regret: Gain | None, best: int, steps: int) -> str:
+def _missing(found: Onboarding) -> str:
+    regret = found.regret
     if regret is None:
         return "Whether an expert fits was not examined."
     size = f"{regret.nats:+.3f} ± {regret.error:.3f} nats per token"
-    training = f"{steps} local steps on expert {best} would bring {size}"
-    if regret.exceeds(THRESHOLD):
-        return f"No expert fits: {training}, above the threshold of {THRESHOLD}."
-    return f"An expert fits: {training}, no more than the threshold of {THRESHOLD} or the error."
+    training = f"{found.local_steps} local steps on expert {found.best} would bring {size}"
+    if not regret.exceeds(THRESHOLD):
+        return f"An expert fits: {training}, not above {THRESHOLD} or not above its error."
+    share = max(0.0, found.gain.nats) / (max(0.0, found.gain.nats) + regret.nats)
+    return (
+        f"No expert fits fully: {training}, above the threshold of {THRESHOLD}. The bank alone "
+        f"brings {share:.1%} of what bank and training would."
+    )

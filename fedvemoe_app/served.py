@@ -10,6 +10,7 @@ import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +30,13 @@ from fedvemoe_app.model.bases import locate
 from fedvemoe_app.model.experts import Experts
 from fedvemoe_app.model.family import LanguageFamily, default_row_cap
 from fedvemoe_app.model.generation import ROW_CAP
+from fedvemoe_app.overrides import absolute
 from fedvemoe_app.report.mixtures import Mixture
+from fedvemoe_app.settings import Value
 from fedvemoe_app.silo import experts_on, training
+
+MACHINE = ("model-name", "base-model", "dtype", "use-4bit", "device", "torch-threads", "row-cap")
+"""Settings that say where and how the base is loaded; all others belong to the run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +156,20 @@ def require_base(found: str, expected: str, name: str) -> None:
             f"the base {name} has fingerprint {found[:16]}, the run was made on {expected[:16]}: "
             "its experts mean nothing on another base; give the right one with model-name=..."
         )
+
+
+def settings_here(run: Mapping[str, Any], machine: Mapping[str, Value]) -> RunConfig:
+    """Return a run's settings with those of this machine; SettingError for any other change."""
+    given = {key.replace("_", "-"): value for key, value in machine.items()}
+    for key in given:
+        if key not in MACHINE:
+            raise SettingError(
+                f"{key} belongs to the run and cannot be changed now; this machine's are: "
+                f"{', '.join(MACHINE)}"
+            )
+    if "base-model" in given:  # the run's own model-name must not stand against it
+        given["model-name"] = given.pop("base-model")
+    return RunConfig.from_flat({**run, **absolute(given)})
 
 
 def _base(config: RunConfig) -> Backbone:

@@ -130,7 +130,7 @@ def test_the_definition_is_part_of_the_prompt(loaded: LoadedRun) -> None:
     )
     assert one == same
     assert one[0].pieces != loaded.generate(QUESTIONS[0], mixture=HALVES)[0].pieces
-    with pytest.raises(SettingError, match="3 prompts .* 1 definition"):
+    with pytest.raises(SettingError, match=r"3 prompts .* 1 definition"):
         loaded.generate(QUESTIONS, definition=[DEFINITION])
 
 

@@ -64,6 +64,8 @@ def test_a_stranger_is_told_that_no_expert_fits(stranger: Onboarding) -> None:
     assert stranger.regret.exceeds(THRESHOLD)
     assert stranger.fits is False
     assert "No expert fits" in stranger.verdict[1]
+    share = stranger.gain.nats / (stranger.gain.nats + stranger.regret.nats)
+    assert f"brings {max(0.0, share):.1%}" in stranger.verdict[1]
 
 
 def test_nothing_is_left_of_it(loaded: LoadedRun, stranger: Onboarding, ended_run: Run) -> None:

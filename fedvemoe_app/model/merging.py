@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from peft import PeftModel
@@ -26,6 +27,10 @@ def merge_expert(base: str, adapter: Path, output: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
     except (OSError, ValueError) as error:
         raise BaseModelError(f"{base} cannot be loaded as a causal model ({error})") from error
-    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    with warnings.catch_warnings():
+        # PEFT asks transformers for a property under its old name.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
+        adapted = PeftModel.from_pretrained(model, str(adapter))
+    merged = adapted.merge_and_unload()
     merged.save_pretrained(output)
     tokenizer.save_pretrained(output)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import cast
 
 from fedvemoe_app.report.journal import Run
 from fedvemoe_app.report.mixtures import living, prior
@@ -107,7 +106,12 @@ def _task(row: TaskRow) -> str:
     return f"| {' | '.join((row['task'], row['category'], *shown))} |"
 
 
-def _use(slot: int, base: str, rank: object) -> str:
+def _room(rank: int | None) -> int:
+    """Return the smallest power of two, from 8, that holds the rank: vLLM takes no others."""
+    return max(8, 1 << ((rank or 8) - 1).bit_length())
+
+
+def _use(slot: int, base: str, rank: int | None) -> str:
     return f"""## Use
 
 With PEFT (`FOLDER` is where this file lies):
@@ -124,7 +128,7 @@ model = PeftModel.from_pretrained(model, "FOLDER")
 With vLLM, beside the run's other experts:
 
 ```bash
-vllm serve {base} --enable-lora --max-lora-rank {max(8, cast(int, rank or 8))} \\
+vllm serve {base} --enable-lora --max-lora-rank {_room(rank)} \\
   --lora-modules expert-{slot:02d}=FOLDER
 ```
 

@@ -216,6 +216,7 @@ def test_factors_stacked_once_give_the_same_and_are_forgotten(attach):
             first, again = model(input_ids=rows).logits, model(input_ids=rows).logits
         assert torch.equal(first, expected)
         assert torch.equal(again, expected)
+        assert experts._selection.kept is None  # nor do they hold memory any longer
         changed = tiny.randomise(experts, seed=9)
         assert changed
         for unchanging in (False, True):
