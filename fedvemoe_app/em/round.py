@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fedvemoe_app.em.family import Experts, Family, Fit, Probe
 from fedvemoe_app.em.mixture import choose_share
+from fedvemoe_app.em.private import beside, predictive
 from fedvemoe_app.em.responsibilities import Responsibilities, Rule, infer
 from fedvemoe_app.em.scores import cross_fitted
 from fedvemoe_app.em.state import Bank
@@ -44,32 +45,59 @@ class Belief:
     """What a silo keeps to itself between phases: weights over all K slots, and a share.
 
     ``predict [K]`` and ``train [K]`` as in ``Responsibilities``; ``share`` is the switching
-    probability of its predictive filter, chosen on its own probe.
+    probability of its predictive filter, chosen on its own probe. ``private`` is the weight of
+    the silo's own expert in predictions, which ``predict`` makes up to one.
     """
 
     predict: Tensor
     train: Tensor
     share: float
+    private: float = 0.0
 
 
-def assess(family: Family, bank: Bank, inference: Inference) -> tuple[Belief, Assessment]:
-    """E-step of one silo under the bank's experts and prior; RunError if an expert is broken."""
+def assess(
+    family: Family, bank: Bank, inference: Inference, private: Tensor | None = None
+) -> tuple[Belief, Assessment]:
+    """E-step of one silo under the bank's experts and prior; RunError if an expert is broken.
+
+    ``private`` [held-out tokens] is the log-likelihood under the silo's own expert: it enters
+    the predictive weights alone, and no sum.
+    """
     slots = torch.tensor(bank.slots)
     probe = family.probe(bank.experts, bank.slots)
     if probe.log_lik.isnan().any():
         broken = slots[probe.log_lik.isnan().any(dim=0)].tolist()
         raise RunError(f"experts {broken} give no likelihood (NaN): lower learning-rate")
     prior = bank.prior[slots]
-    found = infer(probe.log_lik, prior, **asdict(inference))
+    found = infer(probe.log_lik, prior, lengths=probe.lengths, **asdict(inference))
     sums = _public(probe, prior, found, bank.alive, inference.tau)
-    return _private(probe, found, slots, len(bank.alive)), sums
+    belief = _private(probe, found, slots, len(bank.alive), inference.rule)
+    if private is not None:
+        belief = _with_own(belief, probe, private, prior, slots, inference)
+    return belief, sums
 
 
-def _private(probe: Probe, found: Responsibilities, slots: Tensor, size: int) -> Belief:
+def _private(probe: Probe, found: Responsibilities, slots: Tensor, size: int, rule: Rule) -> Belief:
+    """Return the belief; where a whole example has one expert, predictions never switch."""
+    by_token = rule != "sequence"
     return Belief(
         predict=spread(found.predict, slots, size),
         train=spread(found.train, slots, size),
-        share=choose_share(probe.log_lik, probe.lengths, found.predict),
+        share=choose_share(probe.log_lik, probe.lengths, found.predict) if by_token else 0.0,
+    )
+
+
+def _with_own(
+    belief: Belief, probe: Probe, own: Tensor, prior: Tensor, slots: Tensor, inference: Inference
+) -> Belief:
+    """Return the belief with the silo's own expert among those that predict."""
+    columns, prior = beside(probe.log_lik[: len(own)], own, prior)
+    found = predictive(columns, prior, floor=inference.predict_floor, tau=inference.tau)
+    return replace(
+        belief,
+        predict=spread(found[:-1], slots, len(belief.predict)),
+        share=choose_share(columns, probe.lengths[: probe.held_out], found),
+        private=float(found[-1]),
     )
 
 
