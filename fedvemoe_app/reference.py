@@ -17,6 +17,7 @@ TITLES = {
     "data": "Tasks and silos",
     "rounds": "Rounds and local training",
     "em": "Experts and the E-step",
+    "method": "Private slot and other strategies",
     "evaluation": "Evaluation",
     "output": "Results, privacy and seed",
 }

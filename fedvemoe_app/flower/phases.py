@@ -26,6 +26,7 @@ from fedvemoe_app.flower.code import code_hash
 from fedvemoe_app.flower.consent import reports_in_full
 from fedvemoe_app.flower.wire import get_bank, get_facts, get_tensors, mark, put_facts, put_tensors
 from fedvemoe_app.silo import Silo, open_silo
+from fedvemoe_app.strategies.registry import settle
 
 
 def hello(content: RecordDict, context: Context) -> RecordDict:
@@ -52,17 +53,24 @@ def hello(content: RecordDict, context: Context) -> RecordDict:
 def assess(content: RecordDict, context: Context) -> RecordDict:
     """E-step on the bank received; scores of the test examples where the order says so."""
     order = get_facts(content, "order")
-    silo, bank = _silo(context), get_bank(content)
-    belief, total = silo.assess(bank)
+    silo, own = _silo(context), memory.recall_own(context.state)
+    bank = get_bank(content) if silo.method.shared else silo.bank_alone(own)
+    belief, total = silo.assess(bank, own)
+    if order["draw"]:
+        first = silo.first_expert(len(bank.alive))
+        belief, total = replace(belief, train=first), replace(total, contributors=first)
     memory.remember(context.state, order["round"], bank, belief)
     if silo.name not in order["next"]:  # it will not train, so it is no crowd to hide in
         total = replace(total, contributors=torch.zeros_like(total.contributors))
-    scores = silo.evaluate(belief) if order["evaluate"] else {}
+    scores = silo.evaluate(belief, own) if order["evaluate"] else {}
     sums = total.arrays()
     if order["evaluate"]:
         sums |= _score_sums(scores, order["tasks"])
         sums["ppl_histogram"] = histogram.one_hot(pool(scores.values()).ppl)
-    return _reply(context, sums, silo, {**_beliefs(belief), "scores": _plain(scores)})
+    report = {**_beliefs(belief), "scores": _plain(scores)}
+    if own and scores and silo.method.personal == "local" and reports_in_full(context):
+        report["alone"] = silo.evaluate_alone(own).to_array().tolist()
+    return _reply(context, sums, silo, report)
 
 
 def sketch(content: RecordDict, context: Context) -> RecordDict:
@@ -84,8 +92,12 @@ def cluster(content: RecordDict, context: Context) -> RecordDict:
 def train(content: RecordDict, context: Context) -> RecordDict:
     """M-step on the bank of the last assessment."""
     order = get_facts(content, "order")
-    silo = _silo(context)
+    silo, own = _silo(context), memory.recall_own(context.state)
     bank, belief = memory.recall(context.state, order["round"] - 1)
+    if not silo.method.shared:
+        own, metrics = silo.train_alone(own, order["round"])
+        memory.remember_own(context.state, own)
+        return _reply(context, metrics, silo, {})
     first = None
     if "start" in content:
         start = get_tensors(content, "start")
@@ -94,11 +106,15 @@ def train(content: RecordDict, context: Context) -> RecordDict:
         raise RunError("this silo holds another bank than the server: it would train in vain")
     weights = belief.train if first is None else first
     weights = torch.where(torch.tensor(order["open"]), weights, 0.0)
-    return _reply(context, silo.train(bank, weights, order["round"]), silo, {})
+    total = silo.train(bank, weights, order["round"])
+    own = silo.personalise(bank, weights, order["round"], own)
+    if own:
+        memory.remember_own(context.state, own)
+    return _reply(context, total, silo, {})
 
 
 def _silo(context: Context) -> Silo:
-    config = RunConfig.from_flat(context.run_config)
+    config = settle(RunConfig.from_flat(context.run_config))
     try:
         index, silos = context.node_config["partition-id"], context.node_config["num-partitions"]
     except KeyError as error:
@@ -131,6 +147,7 @@ def _beliefs(belief: Belief) -> dict[str, Any]:
         "responsibilities": belief.predict.tolist(),
         "active": torch.nonzero(belief.train).flatten().tolist(),
         "share": belief.share,
+        "private": belief.private,
     }
 
 

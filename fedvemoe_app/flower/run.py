@@ -14,6 +14,7 @@ from fedvemoe_app.data.holdings import assignment_of, bank_of
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.evaluation.transfer import read_baselines
+from fedvemoe_app.flower.baselines import check_target, write_baselines
 from fedvemoe_app.flower.code import code_hash
 from fedvemoe_app.flower.consortium import (
     Consortium,
@@ -39,6 +40,7 @@ from fedvemoe_app.report.progress import Progress
 from fedvemoe_app.secagg.roster import Roster, read_roster
 from fedvemoe_app.secagg.simulated import simulated_roster
 from fedvemoe_app.silo import experts_on
+from fedvemoe_app.strategies.registry import method_of, remarks, settle
 
 LOG = logging.getLogger("flwr")
 
@@ -53,6 +55,9 @@ def run(grid: Grid, config: RunConfig) -> Path:
     RunError
         Where too few silos answer, or the run's folder cannot be written.
     """
+    for remark in remarks(config):
+        LOG.warning("%s", remark)
+    config = settle(config)
     nodes = wait_for_nodes(grid, config.rounds.min_silos, config.rounds.phase_timeout)
     config = fitted(config, len(nodes))
     check(config, len(nodes))
@@ -85,6 +90,7 @@ def check(config: RunConfig, silos: int) -> None:
     for note in assignment.notes:
         LOG.warning("%s", note)
     _local_baselines(config, [silo.name for silo in assignment.silos])
+    check_target(config.method.out_json)
     if config.output.roster:
         read_roster(config.output.roster, config.output.consortium_key)
 
@@ -117,8 +123,12 @@ def _rounds(grid: Grid, config: RunConfig, journal: Journal, nodes: list[int]) -
     journal.annotate(base=base, bank=bank_of(data, seed).fingerprint)
     consortium = _meet(grid, config, nodes, base, recorder)
     bank = Bank.start(experts.initial(seed), alive=config.em.k_init)
-    strategy = FedVEMoE(config, bank, consortium, assignment.tasks, recorder)
+    method = method_of(config)
+    strategy = FedVEMoE(config, method, bank, consortium, assignment.tasks, recorder)
     strategy.start(_summing(grid, config, consortium, recorder.progress))
+    if not method.shared:
+        write_baselines(recorder.baselines(), journal.folder, config.method.out_json)
+        return
     experts.load(strategy.bank.experts)
     for slot in strategy.bank.slots:
         experts.save(slot, journal.folder / "experts" / f"slot_{slot:02d}")

@@ -1,4 +1,4 @@
-"""Fed-VEMoE as a Flower strategy: orders out, sums in, the bank moved by ``em.round``.
+"""The loop of all methods as a Flower strategy: orders out, sums in, the bank moved by a rule.
 
 Two exchanges a round: ``train`` (M-step on the bank a silo already holds) and ``assess`` (the new
 bank goes down; E-step, and evaluation where due). An assessment of the untrained bank comes
@@ -16,20 +16,21 @@ from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
 from fedvemoe_app.config import RunConfig
-from fedvemoe_app.em.round import assess_step, train_step
+from fedvemoe_app.em.round import assess_step
 from fedvemoe_app.em.shapes import assessment_shapes
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.evaluation.histogram import BUCKETS
 from fedvemoe_app.evaluation.scores import Score
+from fedvemoe_app.flower import orders
 from fedvemoe_app.flower.consortium import Consortium, require
 from fedvemoe_app.flower.one_reply import Tally, sums_of
 from fedvemoe_app.flower.recorder import Recorder
 from fedvemoe_app.flower.start import find_clusters, start_shapes
 from fedvemoe_app.flower.template import Scales, Template, first_scale
 from fedvemoe_app.flower.wire import mark, put_bank, put_facts, put_tensors
-from fedvemoe_app.model.family import factor_of
+from fedvemoe_app.strategies.method import Method
 
 SCORES = len(Score().to_array())
 MOST_VOID = 3
@@ -37,12 +38,14 @@ MOST_VOID = 3
 
 
 class FedVEMoE(Strategy):
-    """Federated variational EM over a bank of experts, from sums alone.
+    """Federated rounds over a bank of experts, from sums alone, by any method.
 
     Parameters
     ----------
     config
         The run's settings.
+    method
+        The federated algorithm.
     bank
         The bank at the start.
     consortium
@@ -57,6 +60,7 @@ class FedVEMoE(Strategy):
     def __init__(
         self,
         config: RunConfig,
+        method: Method,
         bank: Bank,
         consortium: Consortium,
         tasks: Sequence[str],
@@ -64,6 +68,8 @@ class FedVEMoE(Strategy):
     ) -> None:
         self.bank = bank
         self._config = config
+        self._method = method
+        self._server = method.server()
         self._consortium = consortium
         self._tasks = list(tasks)
         self._recorder = recorder
@@ -102,6 +108,10 @@ class FedVEMoE(Strategy):
     ) -> Iterable[Message]:
         """Ask the round's sample to train; during warm-up the start's centroids come along."""
         content = RecordDict()
+        if not self._method.shared:
+            put_facts(content, "order", {"round": server_round})
+            orders.METRICS.put(content)
+            return self._messages(self._sample(server_round), "train", content, server_round)
         living = self.bank.living()
         warming = bool(self._start) and server_round <= self._config.em.warmup_rounds
         contributors = self._members if warming else self._contributors
@@ -110,9 +120,7 @@ class FedVEMoE(Strategy):
         put_tensors(content, "held", {"mark": mark(living)})
         if warming:
             put_tensors(content, "start", self._start)
-        factor = factor_of(server_round, self._config.rounds.lora_factors)  # type: ignore[arg-type]
-        endings = (".A", ".B") if factor == "both" else (f".{factor}",)
-        trained = [name for name in living.experts if name.endswith(endings)]
+        trained = orders.trained_in(self._config, server_round, living.experts)
         self._scales.template(living, trained).put(content)
         return self._messages(self._sample(server_round), "train", content, server_round)
 
@@ -123,32 +131,30 @@ class FedVEMoE(Strategy):
         sums = self._accepted("train", server_round, replies)
         if sums is None:
             return None, None
-        total = Update.from_arrays(sums)
-        self._scales.learn(total)
-        moved = train_step(
-            self.bank.living(),
-            total,
-            silos=len(self._consortium.nodes),
-            learning_rate=self._config.rounds.server_learning_rate,
-            shrinkage=self._config.rounds.shrinkage,
-        )
-        self.bank = self.bank.with_living(moved)
+        total = Update.from_arrays(sums) if self._method.shared else orders.unmoved(sums)
         self._recorder.trained(total)
+        if self._method.shared:
+            self._scales.learn(total)
+            silos = len(self._consortium.nodes)
+            moved = self._server.step(self.bank.living(), total, silos=silos)
+            self.bank = self.bank.with_living(moved)
         return None, None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the bank to all silos when scores are due, else to the next round's sample."""
-        due = self._evaluation_due(server_round)
+        due = orders.evaluation_due(self._config, server_round)
         content = RecordDict()
-        put_bank(content, self.bank.living())
+        if self._method.shared:
+            put_bank(content, self.bank.living())
         following = self._sample(server_round + 1)
         order = {
             "round": server_round,
             "evaluate": due,
             "tasks": self._tasks,
             "next": following,
+            "draw": orders.drawn_in(self._config, server_round + 1),
         }
         put_facts(content, "order", order)
         shapes = assessment_shapes(len(self.bank.slots))
@@ -237,17 +243,10 @@ class FedVEMoE(Strategy):
         least = self._config.output.c_min
         return [count >= least for count in contributors.tolist()]
 
-    def _evaluation_due(self, round_: int) -> bool:
-        last = self._config.rounds.num_server_rounds
-        return round_ % self._config.evaluation.eval_every == 0 or round_ == last
-
     def _sample(self, round_: int) -> list[str]:
-        """Return who trains in a round; all in a warm-up whose clusters must be counted whole."""
-        rounds, output = self._config.rounds, self._config.output
-        warming = self._config.em.start == "sketch" and round_ <= self._config.em.warmup_rounds
-        if warming and output.c_min > 1:
-            return self._consortium.names
-        return self._consortium.sample(rounds.fraction_train, output.seed, round_)
+        return orders.asked_to_train(
+            self._config, self._consortium, round_, shared=self._method.shared
+        )
 
     def _messages(
         self, silos: Iterable[str], kind: str, content: RecordDict, round_: int

@@ -15,7 +15,8 @@ from fedvemoe_app.data.encoded import EncodedTasks
 from fedvemoe_app.em import family as em
 from fedvemoe_app.model.experts import Experts, Factor
 from fedvemoe_app.model.likelihood import token_log_lik
-from fedvemoe_app.model.training import Posterior, b_gradient, fit
+from fedvemoe_app.model.objective import Posterior
+from fedvemoe_app.model.training import b_gradient, fit
 
 Factors = Literal["alternate", "B", "both"]
 ExpertWeight = Literal["posterior", "silo"]
