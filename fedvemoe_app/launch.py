@@ -23,6 +23,7 @@ from fedvemoe_app.report.journal import read_run
 from fedvemoe_app.report.live import follow
 from fedvemoe_app.report.page import FILE as PAGE
 from fedvemoe_app.report.summary import print_summary
+from fedvemoe_app.strategies.registry import settle
 
 Step = Callable[[int, int, float], None]
 LOG = "flower.log"
@@ -45,7 +46,7 @@ def launch(config: RunConfig, resources: Resources, console: Console) -> Path:
     folder = Path(config.output.log_dir) / config.output.run_name
     if folder.exists():
         raise RunError(f"the run folder {folder} exists already: choose another run-name")
-    check(fitted(config, resources.silos), resources.silos)
+    check(fitted(settle(config), resources.silos), resources.silos)
     with _bar(console, "building the base model") as step:
         lay_out(config, step)
     _simulate(config, resources, folder, console)

@@ -10,12 +10,8 @@ from fedvemoe_app.errors import SettingError
 from fedvemoe_app.settings import Leaf, Value, leaves
 
 PATHS = (
-    "keyword-file",
-    "assignment-file",
-    "tasks-file",
-    "local-baseline-json",
-    "log-dir",
-    "roster",
+    *("keyword-file", "assignment-file", "tasks-file", "local-baseline-json"),
+    *("out-json", "log-dir", "roster"),
 )
 PERHAPS_PATHS = ("dataset-name", "model-name", "base-model")
 """Settings that are a folder or the name of something that is none."""

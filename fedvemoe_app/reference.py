@@ -18,6 +18,7 @@ TITLES = {
     "rounds": "Rounds and local training",
     "em": "Experts and the E-step",
     "lifecycle": "Birth, prune and merge",
+    "method": "Private slot and other strategies",
     "evaluation": "Evaluation",
     "output": "Results, privacy and seed",
     "dp": "Differential privacy",

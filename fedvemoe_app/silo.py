@@ -6,13 +6,14 @@ one silo alone (its belief, its sketch) is handed in and out and stays with the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
+from fedvemoe_app import seeds
 from fedvemoe_app.config import ModelSettings, RunConfig
 from fedvemoe_app.data.encoded import EncodedTasks, encode_tasks
 from fedvemoe_app.data.holdings import all_tasks_of, assignment_of, tasks_of
@@ -26,11 +27,14 @@ from fedvemoe_app.em.lifecycle.rules import Rules
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Sums, Update
 from fedvemoe_app.evaluation.scores import Score
-from fedvemoe_app.evaluation.suite import evaluate
+from fedvemoe_app.evaluation.suite import alone, evaluate
 from fedvemoe_app.model.backbone import Backbone, resident
 from fedvemoe_app.model.bases import locate
 from fedvemoe_app.model.experts import Experts
 from fedvemoe_app.model.family import LanguageFamily, Training, default_row_cap
+from fedvemoe_app.personal import Personal, newborn, personalised, trained_alone
+from fedvemoe_app.strategies.method import Method
+from fedvemoe_app.strategies.registry import method_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,23 +56,51 @@ class Silo:
         """Fingerprint of the base model that this silo adapts."""
         return self.family.experts.backbone.fingerprint
 
-    def assess(self, bank: Bank) -> tuple[em.Belief, Assessment]:
-        """Probe the bank's experts: the E-step."""
-        return em.assess(self.family, bank, inference(self.config))
+    @property
+    def method(self) -> Method:
+        """What the run's strategy asks of a silo."""
+        return method_of(self.config)
+
+    def assess(self, bank: Bank, own: Personal | None = None) -> tuple[em.Belief, Assessment]:
+        """Probe the bank's experts: the E-step. The silo's ``own`` expert predicts with them."""
+        private = self._weighed(own)
+        belief, total = em.assess(self.family, bank, inference(self.config), private=private)
+        if own and self.method.predict == "personal":
+            nobody = torch.zeros_like(belief.predict)
+            belief = replace(belief, predict=nobody, share=1.0, private=1.0)
+        return belief, total
 
     def assess_open(
-        self, bank: Bank, notice: Notice, last: Memory | None
+        self, bank: Bank, notice: Notice, last: Memory | None, own: Personal | None = None
     ) -> tuple[em.Belief, list[Sums], Memory]:
         """Probe a bank whose structure may change, with the memory of the last round."""
         belief, total, unrest, memory = lifecycle.assess(
-            self.family, bank, inference(self.config), notice, last, rules(self.config)
+            self.family,
+            bank,
+            inference(self.config),
+            notice,
+            last,
+            rules(self.config),
+            private=self._weighed(own),
         )
         return belief, [total, unrest], memory
 
-    def evaluate(self, belief: em.Belief) -> dict[str, Score]:
-        """Score the test examples of every task under the experts probed last."""
+    def _weighed(self, own: Personal | None) -> Tensor | None:
+        """Return the probe's likelihood under the own expert, where it predicts with others."""
+        beside = own and self.method.predict == "mixture" and self.method.shared
+        return own.log_lik if own and beside else None
+
+    def evaluate(self, belief: em.Belief, own: Personal | None = None) -> dict[str, Score]:
+        """Score the test examples of every task under the experts probed last, and ``own``."""
+        if own and belief.private > 0:
+            self.family.experts.load(own.best, [self.family.own_slot])
         tokens = self.config.evaluation.max_new_tokens
         return evaluate(self.family, belief, max_new_tokens=tokens)
+
+    def evaluate_alone(self, own: Personal) -> Score:
+        """Score the likelihood of the test examples under the ``own`` expert's best version."""
+        self.family.experts.load(own.best, [self.family.own_slot])
+        return alone(self.family)
 
     def train(self, bank: Bank, weights: Tensor, round_: int) -> Update:
         """Train the experts that have a weight in ``weights`` [K]: the M-step."""
@@ -85,7 +117,7 @@ class Silo:
         last: Memory | None,
     ) -> tuple[list[Sums], Memory | None]:
         """Train what is open and has a weight, and answer the call of a birth."""
-        change, wishes, seeds, memory = lifecycle.train(
+        change, wishes, seed, memory = lifecycle.train(
             self.family,
             bank,
             weights,
@@ -97,7 +129,26 @@ class Silo:
             tau=self.config.em.tau,
             silo_weight=self.config.rounds.silo_weight,  # type: ignore[arg-type]
         )
-        return [change, wishes, *([seeds] if seeds else [])], memory
+        return [change, wishes, *([seed] if seed else [])], memory
+
+    def personalise(
+        self, bank: Bank, weights: Tensor, round_: int, own: Personal | None
+    ) -> Personal | None:
+        """Return the silo's own expert after a round in which it shared: right after ``train``."""
+        return personalised(self.config, self.family, bank, weights, round_, own)
+
+    def train_alone(self, own: Personal | None, round_: int) -> tuple[Personal, Update]:
+        """Train the silo's own expert and nothing else; what is summed says nothing of it."""
+        return trained_alone(self.config, self.family, own, round_)
+
+    def bank_alone(self, own: Personal | None) -> Bank:
+        """Return the bank of a silo that gets none: its own expert as it stands."""
+        return Bank.start((own or newborn(self.family)).last, alive=1)
+
+    def first_expert(self, experts: int) -> Tensor:
+        """Draw the expert that this silo trains first, as weights [K] (``start = random``)."""
+        rng = seeds.stream(self.config.output.seed, "first expert", self.name)
+        return torch.eye(experts, dtype=torch.float64)[int(rng.integers(experts))]
 
     def sketch(self, bank: Bank) -> Tensor:
         """Return the sketch [d] of this silo's gradient at the start."""
@@ -115,7 +166,7 @@ def inference(config: RunConfig) -> em.Inference:
         rho=settings.rho,
         predict_floor=settings.predict_floor,
         tau=settings.tau,
-        rule=settings.responsibility_rule,  # type: ignore[arg-type]
+        rule=method_of(config).rule or settings.responsibility_rule,  # type: ignore[arg-type]
         kappa=settings.kappa,
         gamma=settings.gamma,
     )
@@ -140,6 +191,8 @@ def rules(config: RunConfig) -> Rules:
 
 def training(config: RunConfig) -> Training:
     """Return the settings of local training."""
+    method = method_of(config)
+    by_posterior = "expert-weight" not in method.reads
     return Training(
         steps=config.rounds.local_steps,
         batch_size=config.rounds.batch_size,
@@ -147,7 +200,15 @@ def training(config: RunConfig) -> Training:
         max_grad_norm=config.rounds.max_grad_norm,
         gamma=config.em.gamma,
         factors=config.rounds.lora_factors,  # type: ignore[arg-type]
+        proximal=method.proximal,
+        posterior=method.posterior,
+        expert_weight="posterior" if by_posterior else config.method.expert_weight,  # type: ignore[arg-type]
     )
+
+
+def slots_of(config: RunConfig) -> int:
+    """Return how many experts are resident: the bank's, and the silo's own where it has one."""
+    return config.em.k_max + (method_of(config).personal != "none")
 
 
 def open_silo(config: RunConfig, index: int, silos: int) -> Silo:
@@ -166,7 +227,7 @@ Place = tuple[int, int] | None
 
 
 def _opened(config: RunConfig, name: str, category: str, place: Place) -> Silo:
-    experts = resident_experts(config.model, config.em.k_max)
+    experts = resident_experts(config.model, slots_of(config))
     tasks = _tasks(config, place)
     family = LanguageFamily(
         name=name,
@@ -234,7 +295,7 @@ def _tasks(config: RunConfig, place: Place) -> tuple[Task, ...]:
 
 @lru_cache(maxsize=32)
 def _encoded(config: RunConfig, place: Place) -> EncodedTasks:
-    tokenizer = resident_experts(config.model, config.em.k_max).backbone.tokenizer
+    tokenizer = resident_experts(config.model, slots_of(config)).backbone.tokenizer
     return encode_tasks(
         tokenizer,
         _tasks(config, place),

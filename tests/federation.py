@@ -40,6 +40,7 @@ Handler = Callable[[Message, Context], Message]
 SMALL: Settings = {
     "torch-threads": 1,
     "privacy": "none",
+    "private-slot": "off",
     "lora-rank": 2,
     "lora-alpha": 4.0,
     "tasks-per-category": TASKS_PER_HOUSE,

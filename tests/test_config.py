@@ -73,7 +73,6 @@ def test_lists_are_read_from_text() -> None:
     [
         ({"k-init": 20}, "k-init = 20 exceeds k-max = 12: raise k-max"),
         ({"top-m": 13}, "top-m = 13 exceeds k-max = 12"),
-        ({"strategy": "fedsgd"}, 'strategy = "fedsgd": this version has'),
         ({"privacy": "hope"}, 'privacy = "hope": this version has'),
         ({"client-task-mode": "explicit"}, "needs assignment-file"),
         ({"keyword-categories": " , "}, "keyword-categories is empty"),

@@ -4,11 +4,13 @@ A silo passes its probe set through every alive expert once and keeps the matrix
 ``log_lik [T, K]``; everything here works on that matrix and costs no further model pass.
 The weights maximise the mixture evidence ``sum_t log sum_k r_k p_k(y_t)`` under a Dirichlet
 prior (stacking; method.md, "E-step"), not the softmax of mean losses that the research
-skeleton used, which is kept as ``softmax``.
+skeleton used, which is kept as ``softmax``. ``argmin`` and ``sequence`` are the E-steps of two
+other algorithms, IFCA and FedEM, so that they can be compared on the same data.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Rule = Literal["stacking", "softmax"]
+Rule = Literal["stacking", "softmax", "argmin", "sequence"]
 Vectors = NDArray[np.float64]
 
 MAX_STEPS = 200
@@ -114,10 +116,33 @@ def softmax(log_lik: Tensor, prior: Tensor, *, kappa: float) -> Tensor:
     return torch.softmax(prior.log() + kappa * log_lik.mean(dim=0), dim=0)
 
 
+def cheapest(log_lik: Tensor, prior: Tensor) -> Tensor:
+    """Return one-hot weights [K] on the expert of least mean loss, the first of equals.
+
+    IFCA's cluster estimate (Ghosh et al. 2020); it knows no prior beyond who is alive. With no
+    tokens it is the first expert that lives.
+    """
+    known = torch.where(prior > 0, log_lik.sum(dim=0), -torch.inf)
+    return torch.eye(len(prior), dtype=prior.dtype)[int(known.argmax())]
+
+
+def by_sequence(log_lik: Tensor, lengths: Sequence[int], prior: Tensor) -> Tensor:
+    """Return weights omega [K] of a mixture in which every *example* has one expert.
+
+    FedEM's (Marfoq et al. 2021): the fixed point of ``omega_k = mean_s q_sk`` with
+    ``q_sk ~ omega_k exp(sum_t log p_k(y_t))`` over the examples s of ``lengths`` tokens. The
+    prior says who is alive and no more; every living expert keeps a positive weight.
+    """
+    examples = torch.stack([part.sum(dim=0) for part in torch.split(log_lik, list(lengths))])
+    alive = (prior > 0).to(prior.dtype)
+    return stack(examples, alive / alive.sum(), tau=0.0)
+
+
 def infer(
     log_lik: Tensor,
     prior: Tensor,
     *,
+    lengths: Sequence[int] | None = None,
     top_m: int,
     rho: float = 0.15,
     predict_floor: float = 0.02,
@@ -134,6 +159,11 @@ def infer(
         [T, K] nats, one column per alive expert.
     prior
         [K], the bank's prior over alive experts, sums to one.
+    lengths
+        Tokens of each example, in order; they sum to T. By default all are one example.
+    rule
+        ``stacking`` and ``softmax`` take all settings below; ``argmin`` and ``sequence`` have
+        no settings, and one set of weights for all purposes.
     top_m, rho
         Experts with weight below ``rho`` (never the largest) and beyond the ``top_m``
         largest are not trained; the weights are inferred anew on what remains.
@@ -145,6 +175,10 @@ def infer(
         Inverse temperature of the softmax rule.
 
     """
+    if rule == "argmin":
+        return _everywhere(cheapest(log_lik, prior))
+    if rule == "sequence":
+        return _everywhere(by_sequence(log_lik, lengths or [len(log_lik)], prior))
 
     def weights(support: Tensor) -> Tensor:
         restricted = torch.where(support, prior, 0.0)
@@ -159,6 +193,10 @@ def infer(
         predict=weights(support(dense, floor=predict_floor, most=len(prior))),
         train=weights(support(dense, floor=rho, most=top_m)),
     )
+
+
+def _everywhere(weights: Tensor) -> Responsibilities:
+    return Responsibilities(dense=weights, predict=weights, train=weights)
 
 
 def support(weights: Tensor, *, floor: float, most: int) -> Tensor:

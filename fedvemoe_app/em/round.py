@@ -81,20 +81,22 @@ def judge(
     """Return what a silo believes and contributes, given its probe of the living experts."""
     slots = torch.tensor(bank.slots)
     prior = bank.prior[slots]
-    found = infer(probe.log_lik, prior, **asdict(inference))
+    found = infer(probe.log_lik, prior, lengths=probe.lengths, **asdict(inference))
     scores = cross_fitted(probe.scored, probe.owners, prior, tau=inference.tau)
     sums = assessment(found, scores, len(probe.owners), bank.alive)
-    belief = _private(probe, found, slots, len(bank.alive))
+    belief = _private(probe, found, slots, len(bank.alive), inference.rule)
     if private is not None:
         belief = _with_own(belief, probe, private, prior, slots, inference)
     return belief, sums
 
 
-def _private(probe: Probe, found: Responsibilities, slots: Tensor, size: int) -> Belief:
+def _private(probe: Probe, found: Responsibilities, slots: Tensor, size: int, rule: Rule) -> Belief:
+    """Return the belief; where a whole example has one expert, predictions never switch."""
+    by_token = rule != "sequence"
     return Belief(
         predict=spread(found.predict, slots, size),
         train=spread(found.train, slots, size),
-        share=choose_share(probe.log_lik, probe.lengths, found.predict),
+        share=choose_share(probe.log_lik, probe.lengths, found.predict) if by_token else 0.0,
     )
 
 

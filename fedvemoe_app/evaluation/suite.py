@@ -1,10 +1,15 @@
-"""A silo's test: perplexity of the proper mixture, and answers scored as Super-NI scores them."""
+"""A silo's test: perplexity of the proper mixture, and answers scored as Super-NI scores them.
+
+Where a silo has an expert of its own (``Belief.private``), it is one more of the mixture; it lies
+in the last resident slot.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 import torch
+from torch import Tensor
 
 from fedvemoe_app.data.batches import Example
 from fedvemoe_app.em.mixture import filtered
@@ -18,10 +23,10 @@ from fedvemoe_app.model.generation import generate
 
 def evaluate(family: LanguageFamily, belief: Belief, *, max_new_tokens: int) -> dict[str, Score]:
     """Return the scores of a silo's test examples by task, under the experts now loaded."""
-    slots = torch.nonzero(belief.predict).flatten().tolist()
+    slots, weights = predicting(family, belief)
     scores = [
-        *_likelihoods(family, belief, slots),
-        *_answers(family, belief, slots, max_new_tokens),
+        *_likelihoods(family, slots, weights, belief.share),
+        *_answers(family, slots, weights, belief.share, max_new_tokens),
     ]
     by_task: dict[str, Score] = {}
     for task, one in scores:
@@ -29,11 +34,27 @@ def evaluate(family: LanguageFamily, belief: Belief, *, max_new_tokens: int) -> 
     return by_task
 
 
+def predicting(family: LanguageFamily, belief: Belief) -> tuple[list[int], Tensor]:
+    """Return the m resident slots that predict, and their weights [m], which sum to one."""
+    slots = torch.nonzero(belief.predict).flatten().tolist()
+    weights = belief.predict[slots]
+    if belief.private > 0:
+        slots = [*slots, family.own_slot]
+        weights = torch.cat([weights, weights.new_tensor([belief.private])])
+    return slots, weights
+
+
+def alone(family: LanguageFamily) -> Score:
+    """Return the score of the test examples' likelihood under the silo's own expert alone."""
+    log_lik, lengths = family.log_lik(family.data.test, [family.own_slot])
+    return Score(nll=-float(log_lik.sum()), tokens=len(log_lik), sequences=len(lengths))
+
+
 def _likelihoods(
-    family: LanguageFamily, belief: Belief, slots: Sequence[int]
+    family: LanguageFamily, slots: Sequence[int], weights: Tensor, share: float
 ) -> Iterable[tuple[str, Score]]:
     log_lik, lengths = family.log_lik(family.data.test, slots)
-    predictive = filtered(log_lik, lengths.tolist(), belief.predict[slots], belief.share)
+    predictive = filtered(log_lik, lengths.tolist(), weights, share)
     for example, part in zip(
         family.data.test, torch.split(predictive, lengths.tolist()), strict=True
     ):
@@ -41,10 +62,14 @@ def _likelihoods(
 
 
 def _answers(
-    family: LanguageFamily, belief: Belief, slots: Sequence[int], max_new_tokens: int
+    family: LanguageFamily,
+    slots: Sequence[int],
+    weights: Tensor,
+    share: float,
+    max_new_tokens: int,
 ) -> Iterable[tuple[str, Score]]:
     examples = family.data.answered
-    texts = answer(family, examples, belief, slots, max_new_tokens)
+    texts = answer(family, examples, slots, weights, share, max_new_tokens)
     for example, text in zip(examples, texts, strict=True):
         found = score(text, example.instance.outputs)
         yield (
@@ -56,17 +81,18 @@ def _answers(
 def answer(
     family: LanguageFamily,
     examples: Sequence[Example],
-    belief: Belief,
     slots: Sequence[int],
+    weights: Tensor,
+    share: float,
     max_new_tokens: int,
 ) -> list[str]:
-    """Return the mixture's greedy answers to the examples' prompts."""
+    """Return the greedy answers to the examples' prompts of a mixture with ``weights`` [m]."""
     tokens = generate(
         family.experts,
         [example.ids[: example.prompt] for example in examples],
         slots,
-        belief.predict[slots],
-        belief.share,
+        weights,
+        share,
         max_new_tokens=max_new_tokens,
         row_cap=family.row_cap,
     )

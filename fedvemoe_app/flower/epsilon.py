@@ -14,7 +14,7 @@ from flwr.serverapp import (
     SamplingMethod,
 )
 
-from fedvemoe_app.dp_settings import DpSettings
+from fedvemoe_app.config_groups.dp import DpSettings
 from fedvemoe_app.errors import SettingError
 
 ORDERS = (*(1.0 + i / 20 for i in range(1, 200)), *range(11, 64), *(2.0**i for i in range(6, 25)))

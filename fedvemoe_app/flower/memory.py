@@ -1,7 +1,7 @@
-"""A silo's memory between phases: the bank it was sent, its belief, its sketch, its regret.
+"""A silo's memory between phases: the bank it was sent, its belief, sketch, regret and own expert.
 
-It lies in ``Context.state``, which Flower keeps on the silo's side for the length of a run. The
-belief and the sketch are written here and read here; no function of this package sends them.
+It lies in ``Context.state``, which Flower keeps on the silo's side for the length of a run. All but
+the bank is written here and read here; no function of this package sends it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from fedvemoe_app.flower.wire import (
     put_facts,
     put_tensors,
 )
+from fedvemoe_app.personal import Personal
 
 
 def remember(state: RecordDict, round_: int, bank: Bank, belief: Belief) -> None:
@@ -85,3 +86,19 @@ def first_expert(state: RecordDict, mean: Tensor, centroids: Tensor) -> Tensor |
         return None
     cluster = sketch.nearest(direction(state, mean), centroids)
     return torch.eye(len(centroids), dtype=torch.float64)[cluster]
+
+
+def remember_own(state: RecordDict, own: Personal) -> None:
+    """Keep this silo's own expert, its best version once where that is the last."""
+    put_tensors(state, "own.last", own.last)
+    put_tensors(state, "own.best", {} if own.best is own.last else own.best)
+    put_tensors(state, "own.probe", {"log_lik": own.log_lik})
+
+
+def recall_own(state: RecordDict) -> Personal | None:
+    """Return this silo's own expert; None where it has none yet."""
+    if "own.last" not in state:
+        return None
+    last = get_tensors(state, "own.last")
+    best = get_tensors(state, "own.best") or last
+    return Personal(last, best, get_tensors(state, "own.probe")["log_lik"])

@@ -13,9 +13,9 @@ from dataclasses import replace
 from flwr.app import Message
 from torch import Tensor
 
+from fedvemoe_app.config_groups.dp import DpSettings
 from fedvemoe_app.dp.guards import guarded
 from fedvemoe_app.dp.mechanism import Mechanism
-from fedvemoe_app.dp_settings import DpSettings
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.epsilon import Spending
 from fedvemoe_app.flower.one_reply import OneReplyGrid, Tally

@@ -1,57 +1,55 @@
-"""Lifecycle orders on the wire: what the server tells silos of the bank's structure."""
+"""What settings and method ask for in a round: who trains what, and what comes back."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 
-from flwr.app import RecordDict
+from torch import Tensor
 
-from fedvemoe_app.em.lifecycle.orders import Call, Notice
-from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.wire import get_facts, get_tensors, put_facts, put_tensors
+from fedvemoe_app.config import RunConfig
+from fedvemoe_app.em.shapes import update_shapes
+from fedvemoe_app.em.statistics import Update
+from fedvemoe_app.flower.consortium import Consortium
+from fedvemoe_app.flower.template import Template
+from fedvemoe_app.model.family import factor_of
 
-CANDIDATE = "candidate/"
-
-
-def put_notice(content: RecordDict, notice: Notice) -> None:
-    """Add the notice that comes with a bank."""
-    facts = {key: getattr(notice, key) for key in ("round", "slots", "since", "trial", "into")}
-    put_facts(content, "notice.facts", facts)
-    candidate = {f"{CANDIDATE}{name}": tensor for name, tensor in notice.candidate.items()}
-    put_tensors(content, "notice", {"axis": notice.axis, "level": notice.level, **candidate})
+METRICS = Template(update_shapes(1, {}))
+"""The sums of a training round in which silos share nothing: no tensor among them."""
 
 
-def get_notice(content: RecordDict) -> Notice | None:
-    """Return the notice of a message, None where it has none; RunError where it is damaged."""
-    if "notice" not in content:
-        return None
-    facts, tensors = get_facts(content, "notice.facts"), get_tensors(content, "notice")
-    candidate = {n.removeprefix(CANDIDATE): x for n, x in tensors.items() if CANDIDATE in n}
-    try:
-        return Notice(
-            round=int(facts["round"]),
-            slots=tuple(facts["slots"]),
-            since=tuple(facts["since"]),
-            axis=tensors["axis"],
-            level=tensors["level"],
-            trial=facts["trial"],
-            into=facts["into"],
-            candidate=candidate,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError("record notice of a message is damaged") from error
+def asked_to_train(
+    config: RunConfig, consortium: Consortium, round_: int, *, shared: bool
+) -> list[str]:
+    """Return who trains in a round.
+
+    All do in a warm-up whose clusters must be counted whole, and where nothing is ``shared``.
+    """
+    rounds, output = config.rounds, config.output
+    warming = config.em.start == "sketch" and round_ <= config.em.warmup_rounds
+    if (warming and output.c_min > 1) or not shared:
+        return consortium.names
+    return consortium.sample(rounds.fraction_train, output.seed, round_)
 
 
-def put_call(content: RecordDict, call: Call) -> None:
-    """Add the call that comes with an order to train."""
-    put_facts(content, "call", asdict(call))
+def evaluation_due(config: RunConfig, round_: int) -> bool:
+    """Whether a round ends with scores on test data."""
+    last = config.rounds.num_server_rounds
+    return round_ % config.evaluation.eval_every == 0 or round_ == last
 
 
-def get_call(content: RecordDict) -> Call | None:
-    """Return the call of a message, None where it has none; RunError where it is damaged."""
-    if "call" not in content:
-        return None
-    try:
-        return Call(**get_facts(content, "call"))
-    except TypeError as error:
-        raise RunError("record call of a message is damaged") from error
+def trained_in(config: RunConfig, round_: int, names: Iterable[str]) -> list[str]:
+    """Return the names of the tensors that silos train and send in a round."""
+    factor = factor_of(round_, config.rounds.lora_factors)  # type: ignore[arg-type]
+    endings = (".A", ".B") if factor == "both" else (f".{factor}",)
+    return [name for name in names if name.endswith(endings)]
+
+
+def drawn_in(config: RunConfig, round_: int) -> bool:
+    """Whether silos train an expert that each has drawn for itself (``start = random``)."""
+    em = config.em
+    return em.start == "random" and em.k_init > 1 and round_ <= em.warmup_rounds
+
+
+def unmoved(sums: Mapping[str, Tensor]) -> Update:
+    """Return the sums of a round in which silos share nothing."""
+    return Update(**sums, delta={}, squares={})

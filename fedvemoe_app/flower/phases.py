@@ -7,6 +7,7 @@ figures; under aggregate reporting nothing but sums leaves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,10 +28,12 @@ from fedvemoe_app.evaluation.scores import Score, pool
 from fedvemoe_app.flower import memory
 from fedvemoe_app.flower.code import code_hash
 from fedvemoe_app.flower.consent import reports_in_full, simulated
-from fedvemoe_app.flower.orders import get_call, get_notice
+from fedvemoe_app.flower.notices import get_call, get_notice
 from fedvemoe_app.flower.premises import on_premises
 from fedvemoe_app.flower.wire import get_bank, get_facts, get_tensors, mark, put_facts, put_tensors
+from fedvemoe_app.personal import Personal
 from fedvemoe_app.silo import Silo, open_own_silo, open_silo
+from fedvemoe_app.strategies.registry import settle
 
 
 def hello(content: RecordDict, context: Context) -> RecordDict:
@@ -57,28 +60,35 @@ def hello(content: RecordDict, context: Context) -> RecordDict:
 def assess(content: RecordDict, context: Context) -> RecordDict:
     """E-step on the bank received; scores of the test examples where the order says so."""
     order = get_facts(content, "order")
-    silo, bank = _silo(context), get_bank(content)
-    belief, sums = _judged(silo, bank, content, context)
+    silo, own = _silo(context), memory.recall_own(context.state)
+    bank = get_bank(content) if silo.method.shared else silo.bank_alone(own)
+    belief, sums = _judged(silo, bank, own, content, context)
+    if order["draw"]:
+        first = silo.first_expert(len(bank.alive))
+        belief, sums["contributors"] = replace(belief, train=first), first
     memory.remember(context.state, order["round"], bank, belief)
     if silo.name not in order["next"]:  # it will not train, so it is no crowd to hide in
         sums["contributors"] = torch.zeros_like(sums["contributors"])
-    scores = silo.evaluate(belief) if order["evaluate"] else {}
+    scores = silo.evaluate(belief, own) if order["evaluate"] else {}
     if order["evaluate"]:
         sums |= _score_sums(scores, order["tasks"])
         sums["ppl_histogram"] = histogram.one_hot(pool(scores.values()).ppl)
-    return _reply(context, sums, silo, {**_beliefs(belief), "scores": _plain(scores)})
+    report = {**_beliefs(belief), "scores": _plain(scores)}
+    if own and scores and silo.method.personal == "local" and reports_in_full(context):
+        report["alone"] = silo.evaluate_alone(own).to_array().tolist()
+    return _reply(context, sums, silo, report)
 
 
 def _judged(
-    silo: Silo, bank: Bank, content: RecordDict, context: Context
+    silo: Silo, bank: Bank, own: Personal | None, content: RecordDict, context: Context
 ) -> tuple[Belief, dict[str, Tensor]]:
     """Return what a silo believes of a bank and what it adds to the sums."""
     notice = get_notice(content)
     if notice is None:
-        belief, total = silo.assess(bank)
+        belief, total = silo.assess(bank, own)
         return belief, total.arrays()
     last = memory.recall_regret(context.state)
-    belief, parts, found = silo.assess_open(bank, notice, last)
+    belief, parts, found = silo.assess_open(bank, notice, last, own)
     memory.remember_regret(context.state, found, notice)
     return belief, _together(parts)
 
@@ -102,8 +112,12 @@ def cluster(content: RecordDict, context: Context) -> RecordDict:
 def train(content: RecordDict, context: Context) -> RecordDict:
     """M-step on the bank of the last assessment."""
     order = get_facts(content, "order")
-    silo = _silo(context)
+    silo, own = _silo(context), memory.recall_own(context.state)
     bank, belief = memory.recall(context.state, order["round"] - 1)
+    if not silo.method.shared:
+        own, metrics = silo.train_alone(own, order["round"])
+        memory.remember_own(context.state, own)
+        return _reply(context, metrics, silo, {})
     first = None
     if "start" in content:
         start = get_tensors(content, "start")
@@ -118,11 +132,16 @@ def train(content: RecordDict, context: Context) -> RecordDict:
     open_ = torch.tensor(order["open"])
     if call is None:
         weights = torch.where(open_, weights, 0.0)
-        return _reply(context, silo.train(bank, weights, order["round"]), silo, {})
-    parts, last = silo.train_open(bank, weights, order["round"], call, open_, last)
+        sums = silo.train(bank, weights, order["round"]).arrays()
+    else:
+        parts, last = silo.train_open(bank, weights, order["round"], call, open_, last)
+        sums = _together(parts)
     if last is not None:
         memory.remember_regret(context.state, last)
-    return _reply(context, _together(parts), silo, {})
+    own = silo.personalise(bank, torch.where(open_, weights, 0.0), order["round"], own)
+    if own:
+        memory.remember_own(context.state, own)
+    return _reply(context, sums, silo, {})
 
 
 def _together(parts: Sequence[Sums]) -> dict[str, Tensor]:
@@ -130,8 +149,7 @@ def _together(parts: Sequence[Sums]) -> dict[str, Tensor]:
 
 
 def _silo(context: Context) -> Silo:
-    config = RunConfig.from_flat(context.run_config)
-    node = context.node_config
+    config, node = settle(RunConfig.from_flat(context.run_config)), context.node_config
     try:
         index = int(node["partition-id"])
         if simulated(context):
@@ -172,6 +190,7 @@ def _beliefs(belief: Belief) -> dict[str, Any]:
         "responsibilities": belief.predict.tolist(),
         "active": torch.nonzero(belief.train).flatten().tolist(),
         "share": belief.share,
+        "private": belief.private,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update, spread
 from fedvemoe_app.evaluation.histogram import worst
 from fedvemoe_app.evaluation.scores import Score, pool
-from fedvemoe_app.evaluation.transfer import negative_transfer, summarize
+from fedvemoe_app.evaluation.transfer import Baseline, Baselines, negative_transfer, summarize
 from fedvemoe_app.flower.one_reply import Tally
 from fedvemoe_app.report.journal import Journal
 from fedvemoe_app.report.progress import Progress
@@ -65,8 +66,13 @@ class Recorder:
         self._config = config
         self._categories = categories
         self._local = local
+        self._alone: dict[str, Baseline] = {}
         self._round = _Round()
         self._epsilon: float | None = None
+
+    def baselines(self) -> Baselines:
+        """Return what each silo scored last, and what its own expert did at its best, as known."""
+        return Baselines(self._alone, self._config.to_flat())
 
     def phase(self, name: str, round_: int, silos: int) -> None:
         """Note that a phase begins."""
@@ -201,7 +207,19 @@ class Recorder:
             silo: pool(Score.from_array(np.array(row)) for row in report["scores"].values())
             for silo, report in reports.items()
         }
-        harm = negative_transfer({s: score.ppl for s, score in scores.items()}, self._local)
+        alone = {
+            silo: Score.from_array(np.array(report["alone"]))
+            for silo, report in reports.items()
+            if "alone" in report
+        }
+        self._alone |= {
+            silo: Baseline(scores[silo].ppl or math.inf, own.ppl, int(own.tokens))
+            for silo, own in alone.items()
+        }
+        known = {silo: own.ppl for silo, own in alone.items() if own.ppl is not None}
+        harm = negative_transfer(
+            {s: score.ppl for s, score in scores.items()}, {**known, **self._local}
+        )
         return [
             ClientRow(
                 round=round_,
@@ -216,6 +234,8 @@ class Recorder:
                 active=[bank.slots[k] for k in report["active"]],
                 share=report["share"],
                 negative_transfer=harm.get(silo),
+                private=report["private"],
+                ppl_alone=known.get(silo),
             )
             for silo, report in reports.items()
         ]

@@ -14,6 +14,7 @@ from fedvemoe_app.em.state import Bank
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.evaluation.transfer import read_baselines
 from fedvemoe_app.flower.agreed import Agreed, agreed
+from fedvemoe_app.flower.baselines import check_target, write_baselines
 from fedvemoe_app.flower.code import code_hash
 from fedvemoe_app.flower.consortium import (
     Consortium,
@@ -44,6 +45,7 @@ from fedvemoe_app.report.trackers import Trackers, chosen
 from fedvemoe_app.secagg.roster import Roster, read_roster
 from fedvemoe_app.secagg.simulated import simulated_roster
 from fedvemoe_app.silo import experts_on
+from fedvemoe_app.strategies.registry import method_of, remarks, settle
 
 LOG = logging.getLogger("flwr")
 
@@ -58,6 +60,9 @@ def run(grid: Grid, config: RunConfig) -> Path:
     RunError
         Where too few silos answer, or the run's folder cannot be written.
     """
+    for remark in remarks(config):
+        LOG.warning("%s", remark)
+    config = settle(config)
     nodes = wait_for_nodes(grid, config.rounds.min_silos, config.rounds.phase_timeout)
     config = fitted(config, len(nodes))
     known = check(config, len(nodes))
@@ -100,6 +105,7 @@ def check(config: RunConfig, silos: int) -> Agreed:
     for note in known.notes:
         LOG.warning("%s", note)
     _local_baselines(config, known.silos)
+    check_target(config.method.out_json)
     chosen(config.output.trackers)
     if config.output.roster:
         read_roster(config.output.roster, config.output.consortium_key)
@@ -132,10 +138,14 @@ def _rounds(
     journal.annotate(base=base, bank=known.bank)
     membership = _meet(grid, config, nodes, base, recorder)
     bank = Bank.start(experts.initial(config.output.seed), alive=config.em.k_init)
-    strategy = FedVEMoE(config, bank, membership, known.tasks, recorder)
+    method = method_of(config)
+    strategy = FedVEMoE(config, method, bank, membership, known.tasks, recorder)
     roster = _roster(config, known.silos)
     summing = _summing(grid, config, membership, roster, recorder.progress)
     strategy.start(_noised(summing, config, membership))
+    if not method.shared:
+        write_baselines(recorder.baselines(), journal.folder, config.method.out_json)
+        return
     experts.load(strategy.bank.experts)
     for slot in strategy.bank.slots:
         experts.save(slot, journal.folder / "experts" / f"slot_{slot:02d}")

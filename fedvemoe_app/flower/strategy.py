@@ -1,4 +1,4 @@
-"""Fed-VEMoE as a Flower strategy: orders out, sums in, the bank moved by ``em.round``.
+"""The loop of all methods as a Flower strategy: orders out, sums in, the bank moved by a rule.
 
 Two exchanges a round: ``train`` (M-step on the bank a silo already holds) and ``assess`` (the new
 bank goes down; E-step, and evaluation where due). An assessment of the untrained bank comes
@@ -16,13 +16,14 @@ from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
 from fedvemoe_app.config import RunConfig
-from fedvemoe_app.em.round import assess_step, train_step
+from fedvemoe_app.em.round import assess_step
 from fedvemoe_app.em.shapes import assessment_shapes
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update, spread
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.evaluation.histogram import BUCKETS
 from fedvemoe_app.evaluation.scores import Score
+from fedvemoe_app.flower import orders
 from fedvemoe_app.flower.consortium import Consortium
 from fedvemoe_app.flower.membership import Membership
 from fedvemoe_app.flower.recorder import Recorder
@@ -31,19 +32,21 @@ from fedvemoe_app.flower.structure import Structure
 from fedvemoe_app.flower.template import Scales, Template, first_scale
 from fedvemoe_app.flower.vetting import Vetting
 from fedvemoe_app.flower.wire import mark, put_bank, put_facts, put_tensors
-from fedvemoe_app.model.family import factor_of
 from fedvemoe_app.silo import rules
+from fedvemoe_app.strategies.method import Method
 
 SCORES = len(Score().to_array())
 
 
 class FedVEMoE(Strategy):
-    """Federated variational EM over a bank of experts, from sums alone.
+    """Federated rounds over a bank of experts, from sums alone, by any method.
 
     Parameters
     ----------
     config
         The run's settings.
+    method
+        The federated algorithm.
     bank
         The bank at the start.
     membership
@@ -58,6 +61,7 @@ class FedVEMoE(Strategy):
     def __init__(
         self,
         config: RunConfig,
+        method: Method,
         bank: Bank,
         membership: Membership,
         tasks: Sequence[str],
@@ -65,6 +69,8 @@ class FedVEMoE(Strategy):
     ) -> None:
         self.bank = bank
         self._config = config
+        self._method = method
+        self._server = method.server()
         self._membership = membership
         self._tasks = list(tasks)
         self._recorder = recorder
@@ -105,6 +111,10 @@ class FedVEMoE(Strategy):
     ) -> Iterable[Message]:
         """Ask the round's sample to train; during warm-up the start's centroids come along."""
         content = RecordDict()
+        if not self._method.shared:
+            put_facts(content, "order", {"round": server_round})
+            orders.METRICS.put(content)
+            return self._messages(self._sample(server_round), "train", content, server_round)
         living = self.bank.living()
         warming = bool(self._start) and server_round <= self._config.em.warmup_rounds
         contributors = self._members if warming else self._contributors
@@ -113,9 +123,7 @@ class FedVEMoE(Strategy):
         put_tensors(content, "held", {"mark": mark(living)})
         if warming:
             put_tensors(content, "start", self._start)
-        factor = factor_of(server_round, self._config.rounds.lora_factors)  # type: ignore[arg-type]
-        endings = (".A", ".B") if factor == "both" else (f".{factor}",)
-        trained = [name for name in living.experts if name.endswith(endings)]
+        trained = orders.trained_in(self._config, server_round, living.experts)
         self._train_template(content, trained).put(content)
         return self._messages(self._sample(server_round), "train", content, server_round)
 
@@ -134,38 +142,37 @@ class FedVEMoE(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Move the experts along the sum of the silos' weighted changes."""
         sums = self._vetting.accepted("train", server_round, replies)
-        moved = self.bank if sums is None else self._moved(Update.from_arrays(sums))
+        moved = self.bank if sums is None else self._moved(sums)
         if self._structure is not None:
             moved = self._structure.trained(self.bank, moved, sums)
         self.bank = moved
         return None, None
 
-    def _moved(self, total: Update) -> Bank:
+    def _moved(self, sums: Mapping[str, Tensor]) -> Bank:
         """Return the bank as the silos' sums move it."""
-        self._scales.learn(total, self.bank)
+        total = Update.from_arrays(sums) if self._method.shared else orders.unmoved(sums)
         self._recorder.trained(total)
-        moved = train_step(
-            self.bank.living(),
-            total,
-            silos=len(self._consortium.nodes),
-            learning_rate=self._config.rounds.server_learning_rate,
-            shrinkage=self._config.rounds.shrinkage,
-        )
-        return self.bank.with_living(moved)
+        if not self._method.shared:
+            return self.bank
+        self._scales.learn(total, self.bank)
+        silos = len(self._consortium.nodes)
+        return self.bank.with_living(self._server.step(self.bank.living(), total, silos=silos))
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the bank to all silos when scores are due, else to the next round's sample."""
-        due = self._evaluation_due(server_round)
+        due = orders.evaluation_due(self._config, server_round)
         content = RecordDict()
-        put_bank(content, self.bank.living())
+        if self._method.shared:
+            put_bank(content, self.bank.living())
         following = self._sample(server_round + 1)
         order = {
             "round": server_round,
             "evaluate": due,
             "tasks": self._tasks,
             "next": following,
+            "draw": orders.drawn_in(self._config, server_round + 1),
         }
         put_facts(content, "order", order)
         shapes = assessment_shapes(len(self.bank.slots))
@@ -253,18 +260,10 @@ class FedVEMoE(Strategy):
         crowded = contributors[self.bank.slots] >= self._config.output.c_min
         return crowded if self._structure is None else self._structure.open(crowded, self.bank)
 
-    def _evaluation_due(self, round_: int) -> bool:
-        last = self._config.rounds.num_server_rounds
-        due = round_ % self._config.evaluation.eval_every == 0 or round_ == last
-        return due and not self._config.dp.withholds_scores
-
     def _sample(self, round_: int) -> list[str]:
-        """Return who trains in a round; all in a warm-up whose clusters must be counted whole."""
-        rounds, output = self._config.rounds, self._config.output
-        warming = self._config.em.start == "sketch" and round_ <= self._config.em.warmup_rounds
-        if warming and output.c_min > 1:
-            return self._consortium.names
-        return self._consortium.sample(rounds.fraction_train, output.seed, round_)
+        return orders.asked_to_train(
+            self._config, self._consortium, round_, shared=self._method.shared
+        )
 
     def _messages(
         self, silos: Iterable[str], kind: str, content: RecordDict, round_: int

@@ -18,7 +18,7 @@ from fedvemoe_app.em.lifecycle.sums import Seeds, Unrest, Wishes
 from fedvemoe_app.em.shapes import Shapes, seeds_shapes, unrest_shapes, wishes_shapes
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment
-from fedvemoe_app.flower.orders import put_call, put_notice
+from fedvemoe_app.flower.notices import put_call, put_notice
 
 
 class Structure:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fedvemoe_app import seeds
-from fedvemoe_app.data.batches import Example, by_length, shuffled
+from fedvemoe_app.data.batches import Batch, Example, by_length, shuffled
 from fedvemoe_app.data.encoded import EncodedTasks
 from fedvemoe_app.em import family as em
 from fedvemoe_app.model.experts import Experts, Factor
 from fedvemoe_app.model.likelihood import token_log_lik
+from fedvemoe_app.model.objective import Posterior
 from fedvemoe_app.model.training import b_gradient, fit
 
 Factors = Literal["alternate", "B", "both"]
+ExpertWeight = Literal["posterior", "silo"]
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Settings of local training; see ``model.training.fit`` for their meaning."""
+    """Settings of local training; see ``model.training.fit`` for their meaning.
+
+    ``expert_weight`` is what a silo counts in the mean of an expert: its weight times the mean
+    posterior, or its weight alone.
+    """
 
     steps: int
     batch_size: int
@@ -30,6 +36,9 @@ class Training:
     max_grad_norm: float = 1.0
     gamma: float = 1.0
     factors: Factors = "alternate"
+    proximal: float = 0.0
+    posterior: Posterior = "token"
+    expert_weight: ExpertWeight = "posterior"
 
 
 def factor_of(round_: int, factors: Factors) -> Factor:
@@ -79,14 +88,9 @@ class LanguageFamily:
         """Train the experts at ``slots`` as a mixture with ``weights`` [m] on the silo's data."""
         self.experts.load(experts, range(_size(experts)))
         options = self.training
-        return fit(
+        found = fit(
             self.experts,
-            shuffled(
-                self.data.train,
-                options.batch_size,
-                self._pad,
-                seeds.stream(self.seed, "batches", self.name, round_),
-            ),
+            self._batches(round_),
             slots,
             weights,
             factor=factor_of(round_, options.factors),
@@ -94,8 +98,58 @@ class LanguageFamily:
             learning_rate=options.learning_rate,
             gamma=options.gamma,
             max_grad_norm=options.max_grad_norm,
+            proximal=options.proximal,
+            posterior=options.posterior,
             row_cap=self.row_cap,
         )
+        if options.expert_weight == "silo":
+            found = replace(found, mean_alpha=torch.ones_like(found.mean_alpha))
+        return found
+
+    @property
+    def own_slot(self) -> int:
+        """The last resident slot, behind the bank's, where a silo's own expert is put."""
+        return self.experts.slots - 1
+
+    def fit_own(
+        self,
+        expert: em.Experts,
+        round_: int,
+        *,
+        steps: int,
+        anchor: em.Experts | None = None,
+        proximal: float = 0.0,
+    ) -> tuple[dict[str, Tensor], em.Fit]:
+        """Train both factors of the silo's own ``expert`` [1, ...]; return it, and the fit.
+
+        It sees the batches that the bank's experts see in the same round. ``proximal`` pulls it
+        towards ``anchor`` [1, ...].
+        """
+        self.experts.load(expert, [self.own_slot])
+        options = self.training
+        found = fit(
+            self.experts,
+            self._batches(round_),
+            [self.own_slot],
+            torch.ones(1, dtype=torch.float64),
+            factor="both",
+            steps=steps,
+            learning_rate=options.learning_rate,
+            max_grad_norm=options.max_grad_norm,
+            proximal=proximal,
+            anchor=anchor,
+            row_cap=self.row_cap,
+        )
+        return self.experts.state([self.own_slot]), found
+
+    def held_out(self, expert: em.Experts) -> Tensor:
+        """Return nats per token [T] of the probe proper under the silo's own ``expert``."""
+        self.experts.load(expert, [self.own_slot])
+        return self.log_lik(self.data.probe, [self.own_slot])[0].flatten()
+
+    def _batches(self, round_: int) -> Iterator[Batch]:
+        rng = seeds.stream(self.seed, "batches", self.name, round_)
+        return shuffled(self.data.train, self.training.batch_size, self._pad, rng)
 
     def log_lik(self, examples: Sequence[Example], slots: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return nats per target token [N, m] under the loaded experts, and tokens per example."""

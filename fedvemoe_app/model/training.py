@@ -1,15 +1,12 @@
 """The M-step on one silo: a few optimiser steps of the active experts, each on its own tokens.
 
-One stacked forward pass gives log p_k(y_t) for all experts; the token posterior
-alpha_tk = softmax_k(log r_k + log p_k / gamma) weighs them. Expert k minimises
--sum_t alpha_tk log p_k(y_t) / sum_t alpha_tk. At gamma = 1 the numerator has the gradient of
-the exact mixture loss -log sum_k r_k p_k; another gamma is the tempered objective.
+Expert k minimises -sum_t alpha_tk log p_k(y_t) / sum_t alpha_tk, with the posteriors alpha of
+``model.objective``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Literal
 
@@ -19,26 +16,12 @@ from torch.nn.utils import clip_grad_norm_
 
 from fedvemoe_app.data.batches import Batch
 from fedvemoe_app.em.family import Fit
-from fedvemoe_app.em.mixture import token_posterior
-from fedvemoe_app.em.responsibilities import evidence
 from fedvemoe_app.model.experts import Experts, Factor
-from fedvemoe_app.model.head import Head, target_hidden, target_tokens
+from fedvemoe_app.model.objective import Posterior, accumulate, nothing
 
 Optimizer = Literal["adamw", "sgd"]
 # An expert with fewer tokens than this in a step has nothing to learn from it.
 _FEWEST_TOKENS = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class _Sums:
-    """Sums over target tokens: posterior [m], mixture loss in nats, count."""
-
-    alpha: Tensor
-    loss: Tensor
-    tokens: int
-
-    def __add__(self, other: _Sums) -> _Sums:
-        return _Sums(self.alpha + other.alpha, self.loss + other.loss, self.tokens + other.tokens)
 
 
 def fit(
@@ -54,6 +37,8 @@ def fit(
     gamma: float = 1.0,
     max_grad_norm: float = 1.0,
     proximal: float = 0.0,
+    anchor: Mapping[str, Tensor] | None = None,
+    posterior: Posterior = "token",
     optimizer: Optimizer = "adamw",
 ) -> Fit:
     """Train one factor of ``slots`` in place for ``steps`` batches.
@@ -69,6 +54,10 @@ def fit(
         Bound on the gradient norm of each expert by itself.
     proximal
         FedProx's mu: adds mu/2 |theta - start|^2 to each expert's loss.
+    anchor
+        Tensors [m, ...] that ``proximal`` pulls to in place of the start (Ditto's).
+    posterior
+        Whether each token or each whole example draws its expert.
 
     Returns
     -------
@@ -78,13 +67,14 @@ def fit(
     """
     parameters = experts.train_factor(factor, slots)
     start = {name: [p.detach().clone() for p in stack] for name, stack in parameters.items()}
+    pulled_to = start if anchor is None else _placed(anchor, parameters)
     update = _optimizer(optimizer, parameters, learning_rate)
-    seen = _nothing(experts, len(slots))
+    seen = nothing(experts, len(slots))
     try:
         for batch in islice(batches, steps):
-            step = _accumulate(experts, batch, slots, weights, gamma, row_cap)
+            step = accumulate(experts, batch, slots, weights, gamma, row_cap, posterior)
             _normalise(parameters, step.alpha)
-            _pull_back(parameters, start, proximal)
+            _pull_back(parameters, pulled_to, proximal)
             _clip(parameters, max_grad_norm)
             update.step()
             update.zero_grad()
@@ -109,64 +99,23 @@ def b_gradient(
     [out, r], float32 on the CPU; the sketch start projects them.
     """
     parameters = experts.train_factor("B", [0])
-    seen = _nothing(experts, 1)
+    seen = nothing(experts, 1)
     try:
         for batch in batches:
-            seen = seen + _accumulate(experts, batch, [0], torch.ones(1), 1.0, row_cap)
+            seen = seen + accumulate(experts, batch, [0], torch.ones(1), 1.0, row_cap)
         _normalise(parameters, seen.alpha)
         return {name: _gradient(stack[0]).cpu() for name, stack in parameters.items()}
     finally:
         experts.freeze()
 
 
-def _nothing(experts: Experts, m: int) -> _Sums:
-    zeros = torch.zeros(m + 1, dtype=torch.float64, device=experts.backbone.device)
-    return _Sums(zeros[:m], zeros[m], 0)
-
-
-def _accumulate(
-    experts: Experts,
-    batch: Batch,
-    slots: Sequence[int],
-    weights: Tensor,
-    gamma: float,
-    row_cap: int,
-) -> _Sums:
-    """Add the gradient of -sum_t alpha_tk log p_k, not yet normalised, to the parameters.
-
-    Its normaliser sum_t alpha_tk is known only at the end; being linear, it can wait.
-    """
-    backbone = experts.backbone
-    weights = weights.to(backbone.device, torch.float64)
-    sequences, length = batch.input_ids.shape
-    size = max(1, row_cap // (length * len(slots)))
-    seen = _nothing(experts, len(slots))
-    with experts.active(slots) as model, backbone.checkpointing():
-        for first in range(0, sequences, size):
-            input_ids = batch.input_ids[first : first + size].to(backbone.device)
-            labels = batch.labels[first : first + size].to(backbone.device)
-            hidden = target_hidden(model, input_ids, labels, len(slots))
-            targets = target_tokens(labels)
-            seen = seen + _backward(backbone.head, hidden, targets, weights, gamma)
-    return seen
-
-
-def _backward(head: Head, hidden: Tensor, targets: Tensor, weights: Tensor, gamma: float) -> _Sums:
-    """Send the loss's gradient through the head in chunks, then through the base at once."""
-    gradient = torch.empty_like(hidden)
-    alpha = torch.zeros_like(weights)
-    loss = torch.zeros_like(weights[0])
-    for chunk in head.chunks(hidden):
-        part = hidden[:, chunk].detach().requires_grad_(True)
-        log_lik = head.log_lik(part, targets[chunk])  # [m, n]
-        fixed = log_lik.detach().double().T
-        posterior = token_posterior(fixed, weights, gamma=gamma)
-        surrogate = -(posterior.T.to(log_lik.dtype) * log_lik).sum()
-        (gradient[:, chunk],) = torch.autograd.grad(surrogate, part)
-        alpha += posterior.sum(dim=0)
-        loss -= evidence(fixed, weights).sum()
-    torch.autograd.backward(hidden, gradient)
-    return _Sums(alpha, loss, len(targets))
+def _placed(
+    anchor: Mapping[str, Tensor], parameters: dict[str, list[nn.Parameter]]
+) -> dict[str, list[Tensor]]:
+    return {
+        name: [one.to(stack[0].device) for one in anchor[name]]
+        for name, stack in parameters.items()
+    }
 
 
 def _optimizer(

@@ -55,11 +55,13 @@ class ClientRow(TypedDict):
     ppl: float | None
     rouge_l: float | None
     exact_match: float | None
-    responsibilities: Sequence[float] | None  # [K_max], sums to 1
+    responsibilities: Sequence[float] | None  # [K_max], with private they sum to 1
     active: Sequence[int] | None  # [top_m], slots
     negative_transfer: float | None  # nats per token, above 0 is harm
     share: NotRequired[float | None]  # switching probability of the silo's filter, in [0, 1]
     domain: NotRequired[str]  # planted ground truth, where the bank knows it
+    private: NotRequired[float]  # weight of the silo's own expert in its predictions
+    ppl_alone: NotRequired[float | None]  # of its own expert, early-stopped, where it has one
 
 
 class EventRow(TypedDict):

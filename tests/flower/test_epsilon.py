@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from fedvemoe_app.dp_settings import DpSettings
+from fedvemoe_app.config_groups.dp import DpSettings
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.flower.epsilon import Spending
 

@@ -17,7 +17,7 @@ from flwr.app import Message, RecordDict
 from torch import Tensor
 
 from fedvemoe_app.config import RunConfig
-from fedvemoe_app.dp_settings import DpSettings
+from fedvemoe_app.config_groups.dp import DpSettings
 from fedvemoe_app.errors import RunError, SettingError
 from fedvemoe_app.flower.noised import NoisedGrid, release_number
 from fedvemoe_app.flower.one_reply import Tally, sums_of

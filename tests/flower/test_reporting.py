@@ -110,7 +110,7 @@ def test_full_reporting_adds_a_report_and_changes_nothing_else(
 ) -> None:
     run, replies = full
     who = {"category", "domain", "tasks"}
-    beliefs = who | {"responsibilities", "active", "share", "scores"}
+    beliefs = who | {"responsibilities", "active", "share", "private", "scores"}
     said = {"evaluate": beliefs, "query.sketch": who, "train": who, "query.hello": {"name"}}
     for kind, reply in replies:
         if kind in said:

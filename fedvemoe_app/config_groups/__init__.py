@@ -1,0 +1,1 @@
+"""The settings in groups; ``config`` puts them together."""

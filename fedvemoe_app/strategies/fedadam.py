@@ -1,0 +1,17 @@
+"""FedAdam (Reddi et al. 2021): the server takes an Adam step along the mean change.
+
+Flower's own class does the arithmetic, with its bias correction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fedvemoe_app.config import RunConfig
+from fedvemoe_app.strategies import flower_class
+from fedvemoe_app.strategies.method import Method
+
+
+def method(config: RunConfig) -> Method:
+    """Return the method of this run."""
+    return replace(flower_class.method(config, "FedAdam"), name="fedadam")
