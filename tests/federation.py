@@ -39,6 +39,7 @@ Handler = Callable[[Message, Context], Message]
 
 SMALL: Settings = {
     "torch-threads": 1,
+    "trackers": "none",
     "privacy": "none",
     "lora-rank": 2,
     "lora-alpha": 4.0,
