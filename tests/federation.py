@@ -39,6 +39,7 @@ Handler = Callable[[Message, Context], Message]
 
 SMALL: Settings = {
     "torch-threads": 1,
+    "trackers": "none",
     "privacy": "none",
     "private-slot": "off",
     "lora-rank": 2,

@@ -50,6 +50,8 @@ def test_the_folder_holds_what_the_contract_names(run: Run) -> None:
         "plots/expert_utilization.png",
         "plots/worst_client.png",
         "plots/negative_transfer.png",
+        "plots/paper_figure.png",
+        "report.html",
     }
 
 

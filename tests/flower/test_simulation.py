@@ -77,7 +77,7 @@ def test_a_run_on_ray_equals_the_run_in_this_process(
     assert without_seconds(ray) == without_seconds(here)
     assert (ray.tasks, ray.clients) == (here.tasks, here.clients)
     assert "round 1/1" in said
-    assert len(list((ray.folder / "plots").glob("*.png"))) == 3
+    assert len(list((ray.folder / "plots").glob("*.png"))) == 4
     assert (ray.folder / "flower.log").is_file()
 
 

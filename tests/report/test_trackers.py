@@ -166,5 +166,5 @@ def test_what_is_not_installed_is_refused_by_name_and_left_out_by_default(
 def test_a_whole_run_is_tracked_as_it_goes(settings: Callable[..., Settings]) -> None:
     pytest.importorskip("tensorboard")
     few = {"num_server_rounds": 1, "generate_examples": 0, "eval_examples": 2}
-    run = federate(settings(**few))
+    run = federate(settings(trackers="auto", **few))
     assert len(list((run.folder / "tensorboard").glob("events.*"))) == 1
