@@ -6,7 +6,7 @@ figures; under aggregate reporting nothing but sums leaves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +19,11 @@ from fedvemoe_app.em import sketch as em_sketch
 from fedvemoe_app.em.round import Belief
 from fedvemoe_app.em.statistics import Sums
 from fedvemoe_app.errors import BaseModelError, RunError
-from fedvemoe_app.evaluation import histogram
 from fedvemoe_app.evaluation.scores import Score, pool
+from fedvemoe_app.evaluation.sums import evaluation_sums
+from fedvemoe_app.evaluation.transfer import own_transfer
 from fedvemoe_app.flower import memory
+from fedvemoe_app.flower.baseline import local_reference
 from fedvemoe_app.flower.code import code_hash
 from fedvemoe_app.flower.consent import reports_in_full
 from fedvemoe_app.flower.wire import get_bank, get_facts, get_tensors, mark, put_facts, put_tensors
@@ -58,11 +60,13 @@ def assess(content: RecordDict, context: Context) -> RecordDict:
     if silo.name not in order["next"]:  # it will not train, so it is no crowd to hide in
         total = replace(total, contributors=torch.zeros_like(total.contributors))
     scores = silo.evaluate(belief) if order["evaluate"] else {}
+    report = {**_beliefs(belief), "scores": _plain(scores), "negative_transfer": None}
     sums = total.arrays()
     if order["evaluate"]:
-        sums |= _score_sums(scores, order["tasks"])
-        sums["ppl_histogram"] = histogram.one_hot(pool(scores.values()).ppl)
-    return _reply(context, sums, silo, {**_beliefs(belief), "scores": _plain(scores)})
+        harm = own_transfer(pool(scores.values()), local_reference(silo, context))
+        sums |= evaluation_sums(scores, order["tasks"], harm)
+        report["negative_transfer"] = harm
+    return _reply(context, sums, silo, report)
 
 
 def sketch(content: RecordDict, context: Context) -> RecordDict:
@@ -118,12 +122,6 @@ def _reply(
         who = {"category": silo.category, "domain": silo.domain, "tasks": silo.tasks}
         put_facts(content, "report", {**who, **report})
     return content
-
-
-def _score_sums(scores: Mapping[str, Score], tasks: Sequence[str]) -> dict[str, Tensor]:
-    """Return the scores of all tasks of the run [tasks, 6]; zero where this silo has none."""
-    rows = [scores.get(task, Score()).to_array() for task in tasks]
-    return {"scores": torch.stack([torch.from_numpy(row) for row in rows])} if rows else {}
 
 
 def _beliefs(belief: Belief) -> dict[str, Any]:

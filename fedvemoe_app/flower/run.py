@@ -13,6 +13,7 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.holdings import assignment_of, bank_of
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.errors import SettingError
+from fedvemoe_app.evaluation.task_rows import task_rows
 from fedvemoe_app.evaluation.transfer import read_baselines
 from fedvemoe_app.flower.code import code_hash
 from fedvemoe_app.flower.consortium import (
@@ -105,19 +106,16 @@ def _rounds(grid: Grid, config: RunConfig, journal: Journal, nodes: list[int]) -
     data, seed = config.data, config.output.seed
     assignment = assignment_of(data, seed, len(nodes))
     recorder = Recorder(
-        journal,
-        config,
-        categories={
-            share.task: silo.category for silo in assignment.silos for share in silo.shares
-        },
-        local=_local_baselines(config, [silo.name for silo in assignment.silos]),
+        journal, config, local=_local_baselines(config, [silo.name for silo in assignment.silos])
     )
     experts = lay_out(config, _saying(recorder.progress))
     base = experts.backbone.fingerprint
     journal.annotate(base=base, bank=bank_of(data, seed).fingerprint)
     consortium = _meet(grid, config, nodes, base, recorder)
     bank = Bank.start(experts.initial(seed), alive=config.em.k_init)
-    strategy = FedVEMoE(config, bank, consortium, assignment.tasks, recorder)
+    least = config.output.c_min if config.output.reporting == "aggregate" else 1
+    rows = task_rows(assignment.silos, least=least, present=consortium.names)
+    strategy = FedVEMoE(config, bank, consortium, rows, recorder)
     strategy.start(_summing(grid, config, consortium, recorder.progress))
     experts.load(strategy.bank.experts)
     for slot in strategy.bank.slots:

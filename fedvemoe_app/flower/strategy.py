@@ -7,7 +7,7 @@ first: it is row 0 of the journal and where silos get the bank for round 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -21,8 +21,8 @@ from fedvemoe_app.em.shapes import assessment_shapes
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.evaluation.histogram import BUCKETS
-from fedvemoe_app.evaluation.scores import Score
+from fedvemoe_app.evaluation.sums import evaluation_shapes
+from fedvemoe_app.evaluation.task_rows import TaskRows
 from fedvemoe_app.flower.consortium import Consortium, require
 from fedvemoe_app.flower.one_reply import Tally, sums_of
 from fedvemoe_app.flower.recorder import Recorder
@@ -31,7 +31,6 @@ from fedvemoe_app.flower.template import Scales, Template, first_scale
 from fedvemoe_app.flower.wire import mark, put_bank, put_facts, put_tensors
 from fedvemoe_app.model.family import factor_of
 
-SCORES = len(Score().to_array())
 MOST_VOID = 3
 """Void sums in a row after which a run is given up."""
 
@@ -47,8 +46,8 @@ class FedVEMoE(Strategy):
         The bank at the start.
     consortium
         The silos that take part.
-    tasks
-        All tasks of the run, in the order in which scores per task are summed.
+    rows
+        The rows in which scores per task are summed.
     recorder
         Writes what happens to the journal.
 
@@ -59,13 +58,13 @@ class FedVEMoE(Strategy):
         config: RunConfig,
         bank: Bank,
         consortium: Consortium,
-        tasks: Sequence[str],
+        rows: TaskRows,
         recorder: Recorder,
     ) -> None:
         self.bank = bank
         self._config = config
         self._consortium = consortium
-        self._tasks = list(tasks)
+        self._rows = rows
         self._recorder = recorder
         self._start: dict[str, Tensor] = {}
         self._contributors = torch.full((len(bank.slots),), float(len(consortium.nodes)))
@@ -147,14 +146,13 @@ class FedVEMoE(Strategy):
         order = {
             "round": server_round,
             "evaluate": due,
-            "tasks": self._tasks,
+            "tasks": self._rows.numbers,
             "next": following,
         }
         put_facts(content, "order", order)
         shapes = assessment_shapes(len(self.bank.slots))
         if due:
-            shapes["scores"] = (len(self._tasks), SCORES)
-            shapes["ppl_histogram"] = (BUCKETS,)
+            shapes |= evaluation_shapes(self._rows.numbers)
         Template(shapes).put(content)
         asked = self._consortium.names if due else following
         return self._messages(asked, "evaluate", content, server_round)
@@ -171,7 +169,7 @@ class FedVEMoE(Strategy):
         concentration = self._config.em.prior_concentration
         living = assess_step(self.bank.living(), total, concentration=concentration)
         self.bank = self.bank.with_living(living)
-        self._recorder.assessed(total, sums, self._tasks)
+        self._recorder.assessed(total, sums, self._rows)
         return None
 
     def summary(self) -> None:

@@ -24,13 +24,18 @@ class RoundRow(TypedDict):
     rouge_l: float | None
     exact_match: float | None
     negative_transfer_share: float | None  # of silos, in [0, 1]
+    negative_transfer_mean: NotRequired[float]  # over silos, nats per token
+    negative_transfer_mean_positive: NotRequired[float]  # the harm alone, not balanced by gains
+    negative_transfer_worst: NotRequired[float]  # a bucket's end where not all silos report
+    ppl_histogram: NotRequired[Sequence[int]]  # silos per bucket: evaluation.histogram.edges
+    transfer_histogram: NotRequired[Sequence[int]]  # evaluation.histogram.transfer_edges
     bytes_up: int
     bytes_down: int
     seconds: Mapping[str, float]  # wall seconds of each phase; phases do not overlap
 
 
 class TaskRow(TypedDict):
-    """One line of ``tasks.jsonl``: one task in one round."""
+    """One line of ``tasks.jsonl``: one task in one round, or several that few silos hold."""
 
     round: int
     task: str
@@ -59,7 +64,7 @@ class ClientRow(TypedDict):
 
 
 class EventRow(TypedDict):
-    """One line of ``events.jsonl``: a birth, prune, merge, dropout or void round."""
+    """One line of ``events.jsonl``: a birth, prune, merge, dropout, void round and the like."""
 
     round: int
     event: str
