@@ -184,7 +184,9 @@ class OutputSettings:
         False, "silos sign who is in a sum before they unmask it (against an active server)"
     )
     reporting: str = setting(
-        "full", "figures per silo, or sums only", choices=("full", "aggregate")
+        "auto",
+        "figures per silo (full) or sums only; auto is full, with a roster aggregate",
+        choices=("auto", "full", "aggregate"),
     )
     trackers: str = setting("auto", "auto | none | tensorboard, wandb, mlflow by comma")
     seed: int = setting(0, "seed of every random stream", low=0)

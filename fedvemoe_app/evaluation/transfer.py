@@ -3,6 +3,7 @@
 A silo's value is log-ppl(federated) - log-ppl(local), in nats per token; above 0 the federation
 harms it. The choice of the local baseline decides the answer: local training to the last step
 over-fits and flatters the federation, so the early-stopped baseline is taken where it is known.
+A silo can work out its own value; sums of it tell share and mean exactly, and nobody's value.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from fedvemoe_app.errors import DataError
+from fedvemoe_app.evaluation.histogram import transfer_worst
+from fedvemoe_app.evaluation.scores import Score
+
+SUMS = 4
+"""Numbers in a silo's sums: is its value known, is it harm, the value, its positive part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +61,31 @@ class TransferSummary:
     """Negative transfer over silos, in nats per token (``share`` in [0, 1])."""
 
     share: float  # of silos above 0
-    worst: float
+    worst: float  # from sums: the upper end of the worst silo's bucket
     mean: float
     mean_positive: float  # mean of max(0, value): the harm, not balanced by anybody's gain
+
+
+def own_transfer(score: Score, local: float | None) -> float | None:
+    """Return a silo's log-ppl(federated) - log-ppl(local), nats per token; None where unknown."""
+    if local is None or not score.tokens:
+        return None
+    return score.nll / score.tokens - math.log(local)
+
+
+def transfer_sums(harm: float | None) -> Tensor:
+    """Return one silo's sums [4] float64 (see ``SUMS``); all zero where its value is unknown."""
+    found = [0.0] * SUMS if harm is None else [1.0, float(harm > 0), harm, max(0.0, harm)]
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def summarize_sums(sums: Tensor, buckets: Tensor) -> TransferSummary | None:
+    """Return the summary of silos from their summed ``sums`` [4] and histogram [40]."""
+    known, harmed, total, positive = sums.tolist()
+    end = transfer_worst(buckets)
+    if end is None or round(known) < 1:
+        return None
+    return TransferSummary(harmed / known, end, total / known, positive / known)
 
 
 def negative_transfer(

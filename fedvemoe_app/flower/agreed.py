@@ -7,28 +7,39 @@ tasks by the names on a list. Silos fold the scores of all others into one row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from fedvemoe_app.config import RunConfig
+from fedvemoe_app.data.assign import Silo
 from fedvemoe_app.data.holdings import assignment_of, bank_of
 from fedvemoe_app.data.tasklist import OTHERS, read_task_list
+from fedvemoe_app.evaluation.task_rows import TaskRows, task_rows
 from fedvemoe_app.secagg.roster import read_roster
 
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """Silos by name, tasks in the order in which scores are summed, and the tasks' categories.
+    """Silos by name, and the tasks' categories in the order in which scores are summed.
 
-    ``bank`` is the fingerprint of the tasks, None where the server has none. ``notes`` say
-    where a silo got fewer tasks than asked for.
+    ``plan`` says who holds what, where the server knows it. ``bank`` is the fingerprint of the
+    tasks, None where the server has none. ``notes`` say where a silo got fewer tasks than asked
+    for.
     """
 
     silos: tuple[str, ...]
-    tasks: tuple[str, ...]
     categories: Mapping[str, str]
+    plan: tuple[Silo, ...] = ()
     bank: str | None = None
     notes: tuple[str, ...] = ()
+
+    def rows(self, *, least: int, present: Collection[str]) -> TaskRows:
+        """Return the rows of scores per task; tasks of too few silos are folded where known."""
+        if self.plan:
+            return task_rows(self.plan, least=least, present=present)
+        tasks = tuple(self.categories)
+        numbers = {task: number for number, task in enumerate(tasks)}
+        return TaskRows(tasks, tuple(self.categories.values()), numbers)
 
 
 def agreed(config: RunConfig, silos: int) -> Agreed:
@@ -40,7 +51,7 @@ def _of_roster(config: RunConfig) -> Agreed:
     members = read_roster(config.output.roster, config.output.consortium_key).members
     path = config.data.tasks_file
     listed = read_task_list(path) if path else {}
-    return Agreed(tuple(sorted(members)), (*listed, OTHERS), listed)
+    return Agreed(tuple(sorted(members)), {**listed, OTHERS: ""})
 
 
 def _of_assignment(config: RunConfig, silos: int) -> Agreed:
@@ -48,7 +59,7 @@ def _of_assignment(config: RunConfig, silos: int) -> Agreed:
     assignment = assignment_of(data, seed, silos)
     return Agreed(
         silos=tuple(silo.name for silo in assignment.silos),
-        tasks=assignment.tasks,
+        plan=assignment.silos,
         categories={s.task: silo.category for silo in assignment.silos for s in silo.shares},
         bank=bank_of(data, seed).fingerprint,
         notes=assignment.notes,

@@ -15,10 +15,21 @@ def simulated(context: Context) -> bool:
 def reports_in_full(context: Context) -> bool:
     """Whether figures and words of this silo's own may leave it.
 
-    The run must ask for it (``reporting = full``) and, outside a simulation, the silo's node
-    config must allow it with ``reporting = "full"``.
+    The run must ask for it and, outside a simulation, the silo's node config must allow it with
+    ``reporting = "full"``.
     """
     asked = context.run_config.get("reporting", OutputSettings().reporting)
-    return asked == "full" and (
+    roster = context.run_config.get("roster", OutputSettings().roster)
+    return resolved(str(asked), str(roster)) == "full" and (
         simulated(context) or context.node_config.get("reporting") == "full"
     )
+
+
+def resolved(reporting: str, roster: str) -> str:
+    """Return what ``reporting`` stands for: ``auto`` is ``full``, in a deployment ``aggregate``.
+
+    A run is a deployment where it has a roster. Server and silos each ask for themselves.
+    """
+    if reporting != "auto":
+        return reporting
+    return "aggregate" if roster else "full"

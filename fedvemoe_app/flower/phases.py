@@ -16,16 +16,17 @@ from torch import Tensor
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.assign import silo_name
-from fedvemoe_app.data.tasklist import OTHERS
 from fedvemoe_app.em import sketch as em_sketch
 from fedvemoe_app.em.lifecycle import silo as lifecycle
 from fedvemoe_app.em.round import Belief
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Sums
 from fedvemoe_app.errors import BaseModelError, RunError
-from fedvemoe_app.evaluation import histogram
 from fedvemoe_app.evaluation.scores import Score, pool
+from fedvemoe_app.evaluation.sums import evaluation_sums
+from fedvemoe_app.evaluation.transfer import own_transfer
 from fedvemoe_app.flower import memory
+from fedvemoe_app.flower.baseline import local_reference
 from fedvemoe_app.flower.code import code_hash
 from fedvemoe_app.flower.consent import reports_in_full, simulated
 from fedvemoe_app.flower.notices import get_call, get_notice
@@ -69,14 +70,28 @@ def assess(content: RecordDict, context: Context) -> RecordDict:
     memory.remember(context.state, order["round"], bank, belief)
     if silo.name not in order["next"]:  # it will not train, so it is no crowd to hide in
         sums["contributors"] = torch.zeros_like(sums["contributors"])
-    scores = silo.evaluate(belief, own) if order["evaluate"] else {}
+    report = {**_beliefs(belief), "scores": {}, "negative_transfer": None}
     if order["evaluate"]:
-        sums |= _score_sums(scores, order["tasks"])
-        sums["ppl_histogram"] = histogram.one_hot(pool(scores.values()).ppl)
-    report = {**_beliefs(belief), "scores": _plain(scores)}
-    if own and scores and silo.method.personal == "local" and reports_in_full(context):
-        report["alone"] = silo.evaluate_alone(own).to_array().tolist()
+        scored, said = _evaluated(silo, belief, own, order["tasks"], context)
+        sums, report = sums | scored, report | said
     return _reply(context, sums, silo, report)
+
+
+def _evaluated(
+    silo: Silo,
+    belief: Belief,
+    own: Personal | None,
+    rows: Mapping[str, int],
+    context: Context,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what the test examples add to the sums, and to a report."""
+    scores = silo.evaluate(belief, own)
+    alone = silo.evaluate_alone(own) if own and silo.method.personal == "local" else None
+    harm = own_transfer(pool(scores.values()), local_reference(silo, context, alone))
+    report = {"scores": _plain(scores), "negative_transfer": harm}
+    if alone:
+        report["alone"] = alone.to_array().tolist()
+    return evaluation_sums(scores, rows, harm), report
 
 
 def _judged(
@@ -172,17 +187,6 @@ def _reply(
         who = {"category": silo.category, "domain": silo.domain, "tasks": silo.tasks}
         put_facts(content, "report", {**who, **report})
     return content
-
-
-def _score_sums(scores: Mapping[str, Score], tasks: Sequence[str]) -> dict[str, Tensor]:
-    """Return the scores of all tasks of the run [tasks, 6]; zero where this silo has none.
-
-    Tasks that the server does not list are one row, where it has a row for them.
-    """
-    others = pool(score for task, score in scores.items() if task not in {*tasks} - {OTHERS})
-    known = {**scores, OTHERS: others}
-    rows = [known.get(task, Score()).to_array() for task in tasks]
-    return {"scores": torch.stack([torch.from_numpy(row) for row in rows])} if rows else {}
 
 
 def _beliefs(belief: Belief) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Privacy settings against the number of silos: what can be kept, and a word where it cannot."""
+"""Privacy settings as a run can keep them, against the number of silos; a word where it cannot."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.errors import SettingError
+from fedvemoe_app.flower.consent import resolved
 
 LOG = logging.getLogger("flwr")
 CROWD = 3
@@ -14,11 +15,12 @@ CROWD = 3
 
 
 def fitted(config: RunConfig, silos: int) -> RunConfig:
-    """Return the settings with ``privacy`` and ``c-min`` as ``silos`` silos allow.
+    """Return the settings with ``privacy``, ``c-min`` and ``reporting`` as they will be kept.
 
     Fewer than three silos cannot hide from one another, so their sums are plain; ``c-min = 0``
     becomes three, or what is left where there are fewer silos than that for each expert. Both are
-    said in a warning. A deployed silo decides by its own node config whether it takes part.
+    said in a warning. A deployed silo decides by its own node config whether it takes part, and
+    whether it reports in full.
 
     Raises
     ------
@@ -26,6 +28,7 @@ def fitted(config: RunConfig, silos: int) -> RunConfig:
         Where ``min-survivors`` exceeds the number of silos.
     """
     output = config.output
+    output = replace(output, reporting=resolved(output.reporting, output.roster))
     if output.privacy != "none" and silos < CROWD:
         LOG.warning(
             "privacy = %s needs %d silos, there are %d: sums are plain (privacy = none); start "

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +16,17 @@ from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update, spread
 from fedvemoe_app.evaluation.histogram import worst
 from fedvemoe_app.evaluation.scores import Score, pool
-from fedvemoe_app.evaluation.transfer import Baseline, Baselines, negative_transfer, summarize
+from fedvemoe_app.evaluation.task_rows import TaskRows
+from fedvemoe_app.evaluation.transfer import (
+    Baseline,
+    Baselines,
+    TransferSummary,
+    negative_transfer,
+    summarize,
+    summarize_sums,
+)
 from fedvemoe_app.flower.one_reply import Tally
+from fedvemoe_app.flower.reports import read_reports
 from fedvemoe_app.report.journal import Journal
 from fedvemoe_app.report.progress import Progress
 from fedvemoe_app.report.rows import ClientRow, EventRow, RoundRow, TaskRow
@@ -33,8 +40,9 @@ class _Round:
 
     update: Update | None = None
     assessment: Assessment | None = None
-    scores: Mapping[str, Score] = field(default_factory=dict)
-    histogram: Tensor | None = None
+    scores: Sequence[Score] = ()
+    rows: TaskRows | None = None
+    figures: Mapping[str, Tensor] = field(default_factory=dict)
     reports: Mapping[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     bytes_up: int = 0
@@ -47,9 +55,7 @@ class Recorder:
     Parameters
     ----------
     local
-        Perplexity of each silo's local baseline, where known.
-    categories
-        Category of each task.
+        Perplexity of each silo's local baseline, for silos that report but know none themselves.
 
     """
 
@@ -58,13 +64,11 @@ class Recorder:
         journal: Journal,
         config: RunConfig,
         *,
-        categories: Mapping[str, str],
         local: Mapping[str, float],
     ) -> None:
         self.progress = Progress(journal.folder)
         self._journal = journal
         self._config = config
-        self._categories = categories
         self._local = local
         self._alone: dict[str, Baseline] = {}
         self._round = _Round()
@@ -97,10 +101,7 @@ class Recorder:
             )
         for silo, why in tally.failures.items():
             LOG.warning("round %d, %s: %s did not take part: %s", round_, phase, silo, why)
-            numbers = {"silo": silo, "phase": phase}
-            self._journal.event(
-                EventRow(round=round_, event="dropout", slots=[], why=why, numbers=numbers)
-            )
+            self._failed("dropout", round_, phase, silo, why)
         self.progress.phase_finished(tally.seconds)
 
     def membership(self, round_: int, change: str, silo: str) -> None:
@@ -127,17 +128,16 @@ class Recorder:
         """Keep the sums of the M-step for the round's row."""
         self._round.update = total
 
-    def assessed(self, total: Assessment, sums: Mapping[str, Tensor], tasks: Sequence[str]) -> None:
-        """Keep the sums of the E-step; with an evaluation, scores [tasks, 6] and the histogram."""
+    def assessed(self, total: Assessment, sums: Mapping[str, Tensor], rows: TaskRows) -> None:
+        """Keep the sums of the E-step; with an evaluation, scores [rows, 6] and histograms."""
         self._round.assessment = total
         if "scores" in sums:
-            rows = zip(tasks, sums["scores"].numpy(), strict=True)
-            self._round.scores = {task: Score.from_array(row) for task, row in rows}
-            self._round.histogram = sums["ppl_histogram"]
+            self._round.scores = [Score.from_array(row) for row in sums["scores"].numpy()]
+            self._round.rows, self._round.figures = rows, sums
 
     def round_done(self, round_: int, bank: Bank) -> None:
         """Write the rows of a round, of its tasks and, under full reporting, of its silos."""
-        evaluated = any(score.tokens for score in self._round.scores.values())
+        evaluated = any(score.tokens for score in self._round.scores)
         clients = self._client_rows(round_, bank) if evaluated else []
         row = self._round_row(round_, bank, clients)
         if self._epsilon is not None:
@@ -151,12 +151,10 @@ class Recorder:
         self._round = _Round()
 
     def _round_row(self, round_: int, bank: Bank, clients: Sequence[ClientRow]) -> RoundRow:
-        total = pool(self._round.scores.values())
-        harm = summarize(
-            row["negative_transfer"] for row in clients if row["negative_transfer"] is not None
-        )
+        total = pool(self._round.scores)
+        harm = self._harm(clients)
         update = self._round.update
-        return RoundRow(
+        row = RoundRow(
             round=round_,
             strategy=self._config.rounds.strategy,
             k_active=len(bank.slots),
@@ -172,12 +170,37 @@ class Recorder:
             bytes_down=self._round.bytes_down,
             seconds=self._round.seconds,
         )
+        if total.tokens:
+            row["ppl_histogram"] = _counts(self._round.figures["ppl_histogram"])
+            buckets = _counts(self._round.figures["transfer_histogram"])
+            row |= {"transfer_histogram": buckets} if any(buckets) else {}
+        if harm:
+            row["negative_transfer_mean"] = harm.mean
+            row["negative_transfer_mean_positive"] = harm.mean_positive
+            row["negative_transfer_worst"] = harm.worst
+        return row
 
     def _worst(self, clients: Sequence[ClientRow]) -> float | None:
-        """Return the worst silo's perplexity; under aggregate reporting, its bucket's end."""
-        if clients:
+        """Return the worst silo's perplexity; where not all silos report, its bucket's end."""
+        if self._tell_all(clients):
             return max((row["ppl"] for row in clients if row["ppl"]), default=None)
-        return None if self._round.histogram is None else worst(self._round.histogram)
+        buckets = self._round.figures.get("ppl_histogram")
+        return None if buckets is None else worst(buckets)
+
+    def _harm(self, clients: Sequence[ClientRow]) -> TransferSummary | None:
+        """Return negative transfer over the silos, exact where all report, else from the sums."""
+        if self._tell_all(clients):
+            values = (row["negative_transfer"] for row in clients)
+            return summarize(value for value in values if value is not None)
+        found = self._round.figures
+        if not found:
+            return None
+        return summarize_sums(found["transfer"], found["transfer_histogram"])
+
+    def _tell_all(self, clients: Sequence[ClientRow]) -> bool:
+        """Whether the rows of silos cover all silos whose figures were summed."""
+        total = self._round.assessment
+        return total is not None and bool(clients) and len(clients) >= round(float(total.silos))
 
     def _mass(self, bank: Bank) -> list[float] | None:
         total = self._round.assessment
@@ -187,58 +210,59 @@ class Recorder:
         return mass
 
     def _task_rows(self, round_: int) -> list[TaskRow]:
+        rows = self._round.rows
+        if rows is None:
+            return []
         return [
             TaskRow(
                 round=round_,
                 task=task,
-                category=self._categories.get(task, ""),
+                category=category,
                 ppl=score.ppl,
                 rouge_l=score.rouge_l_percent,
                 exact_match=score.exact_match_percent,
                 tokens=int(score.tokens),
                 examples=int(score.sequences),
             )
-            for task, score in self._round.scores.items()
+            for task, category, score in zip(
+                rows.names, rows.categories, self._round.scores, strict=True
+            )
         ]
 
     def _client_rows(self, round_: int, bank: Bank) -> list[ClientRow]:
-        reports = self._round.reports
-        scores = {
-            silo: pool(Score.from_array(np.array(row)) for row in report["scores"].values())
-            for silo, report in reports.items()
-        }
-        alone = {
-            silo: Score.from_array(np.array(report["alone"]))
-            for silo, report in reports.items()
-            if "alone" in report
-        }
-        self._alone |= {
-            silo: Baseline(scores[silo].ppl or math.inf, own.ppl, int(own.tokens))
-            for silo, own in alone.items()
-        }
-        known = {silo: own.ppl for silo, own in alone.items() if own.ppl is not None}
-        harm = negative_transfer(
-            {s: score.ppl for s, score in scores.items()}, {**known, **self._local}
-        )
+        reports, refused = read_reports(self._round.reports, len(bank.slots))
+        for silo, why in refused.items():
+            LOG.warning("round %d: no row of %s: %s", round_, silo, why)
+            self._failed("bad-report", round_, "assess", silo, why)
+        self._alone |= {silo: one.baseline for silo, one in reports.items() if one.alone}
+        known = negative_transfer({s: one.score.ppl for s, one in reports.items()}, self._local)
         return [
             ClientRow(
                 round=round_,
                 client=silo,
-                tasks=report["tasks"],
-                category=report["category"],
-                domain=report["domain"],
-                ppl=scores[silo].ppl,
-                rouge_l=scores[silo].rouge_l_percent,
-                exact_match=scores[silo].exact_match_percent,
-                responsibilities=_to_slots(report["responsibilities"], bank).tolist(),
-                active=[bank.slots[k] for k in report["active"]],
-                share=report["share"],
-                negative_transfer=harm.get(silo),
-                private=report["private"],
-                ppl_alone=known.get(silo),
+                tasks=report.tasks,
+                category=report.category,
+                domain=report.domain,
+                ppl=report.score.ppl,
+                rouge_l=report.score.rouge_l_percent,
+                exact_match=report.score.exact_match_percent,
+                responsibilities=_to_slots(report.responsibilities, bank).tolist(),
+                active=[bank.slots[k] for k in report.active],
+                share=report.share,
+                negative_transfer=known.get(silo, report.negative_transfer),
+                private=report.private,
+                ppl_alone=report.alone.ppl if report.alone else None,
             )
             for silo, report in reports.items()
         ]
+
+    def _failed(self, event: str, round_: int, phase: str, silo: str, why: str) -> None:
+        numbers = {"silo": silo, "phase": phase}
+        self._journal.event(EventRow(round=round_, event=event, slots=[], why=why, numbers=numbers))
+
+
+def _counts(buckets: Tensor) -> list[int]:
+    return [round(count) for count in buckets.tolist()]
 
 
 def _to_slots(values: Tensor | Sequence[float], bank: Bank) -> Tensor:

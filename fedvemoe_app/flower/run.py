@@ -130,7 +130,6 @@ def _rounds(
     recorder = Recorder(
         journal,
         config,
-        categories=known.categories,
         local=_local_baselines(config, known.silos),
     )
     experts = lay_out(config, _saying(recorder.progress))
@@ -139,7 +138,9 @@ def _rounds(
     membership = _meet(grid, config, nodes, base, recorder)
     bank = Bank.start(experts.initial(config.output.seed), alive=config.em.k_init)
     method = method_of(config)
-    strategy = FedVEMoE(config, method, bank, membership, known.tasks, recorder)
+    least = config.output.c_min if config.output.reporting == "aggregate" else 1
+    rows = known.rows(least=least, present=membership.present.names)
+    strategy = FedVEMoE(config, method, bank, membership, rows, recorder)
     roster = _roster(config, known.silos)
     summing = _summing(grid, config, membership, roster, recorder.progress)
     strategy.start(_noised(summing, config, membership))

@@ -7,7 +7,7 @@ first: it is row 0 of the journal and where silos get the bank for round 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -21,8 +21,8 @@ from fedvemoe_app.em.shapes import assessment_shapes
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update, spread
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.evaluation.histogram import BUCKETS
-from fedvemoe_app.evaluation.scores import Score
+from fedvemoe_app.evaluation.sums import evaluation_shapes
+from fedvemoe_app.evaluation.task_rows import TaskRows
 from fedvemoe_app.flower import orders
 from fedvemoe_app.flower.consortium import Consortium
 from fedvemoe_app.flower.membership import Membership
@@ -34,8 +34,6 @@ from fedvemoe_app.flower.vetting import Vetting
 from fedvemoe_app.flower.wire import mark, put_bank, put_facts, put_tensors
 from fedvemoe_app.silo import rules
 from fedvemoe_app.strategies.method import Method
-
-SCORES = len(Score().to_array())
 
 
 class FedVEMoE(Strategy):
@@ -51,8 +49,8 @@ class FedVEMoE(Strategy):
         The bank at the start.
     membership
         The silos that take part, as they come and go.
-    tasks
-        All tasks of the run, in the order in which scores per task are summed.
+    rows
+        The rows in which scores per task are summed.
     recorder
         Writes what happens to the journal.
 
@@ -64,7 +62,7 @@ class FedVEMoE(Strategy):
         method: Method,
         bank: Bank,
         membership: Membership,
-        tasks: Sequence[str],
+        rows: TaskRows,
         recorder: Recorder,
     ) -> None:
         self.bank = bank
@@ -72,7 +70,7 @@ class FedVEMoE(Strategy):
         self._method = method
         self._server = method.server()
         self._membership = membership
-        self._tasks = list(tasks)
+        self._rows = rows
         self._recorder = recorder
         self._start: dict[str, Tensor] = {}
         self._contributors = torch.full((len(bank.alive),), float(len(self._consortium.nodes)))
@@ -170,7 +168,7 @@ class FedVEMoE(Strategy):
         order = {
             "round": server_round,
             "evaluate": due,
-            "tasks": self._tasks,
+            "tasks": self._rows.numbers,
             "next": following,
             "draw": orders.drawn_in(self._config, server_round + 1),
         }
@@ -179,8 +177,7 @@ class FedVEMoE(Strategy):
         if self._structure is not None:
             shapes |= self._structure.assess(content, self.bank)
         if due:
-            shapes["scores"] = (len(self._tasks), SCORES)
-            shapes["ppl_histogram"] = (BUCKETS,)
+            shapes |= evaluation_shapes(self._rows.numbers)
         Template(shapes).put(content)
         asked = self._consortium.names if due else following
         return self._messages(asked, "evaluate", content, server_round)
@@ -202,7 +199,7 @@ class FedVEMoE(Strategy):
         if self._structure is not None:
             silos = len(self._consortium.nodes)
             self.bank = self._structure.assessed(self.bank, sums, silos)
-        self._recorder.assessed(total, sums, self._tasks)
+        self._recorder.assessed(total, sums, self._rows)
         return None
 
     def summary(self) -> None:

@@ -24,16 +24,19 @@ class RoundRow(TypedDict):
     rouge_l: float | None
     exact_match: float | None
     negative_transfer_share: float | None  # of silos, in [0, 1]
+    negative_transfer_mean: NotRequired[float]  # over silos, nats per token
+    negative_transfer_mean_positive: NotRequired[float]  # the harm alone, not balanced by gains
+    negative_transfer_worst: NotRequired[float]  # a bucket's end where not all silos report
+    ppl_histogram: NotRequired[Sequence[int]]  # silos per bucket: evaluation.histogram.edges
+    transfer_histogram: NotRequired[Sequence[int]]  # evaluation.histogram.transfer_edges
     bytes_up: int
     bytes_down: int
     seconds: Mapping[str, float]  # wall seconds of each phase; phases do not overlap
-    ppl_histogram: NotRequired[Sequence[float]]  # silos by bucket of log perplexity
-    transfer_histogram: NotRequired[Sequence[float]]  # silos by bucket of negative transfer
     epsilon: NotRequired[float]  # spent from the start, under differential privacy
 
 
 class TaskRow(TypedDict):
-    """One line of ``tasks.jsonl``: one task in one round."""
+    """One line of ``tasks.jsonl``: one task in one round, or several that few silos hold."""
 
     round: int
     task: str
@@ -67,7 +70,8 @@ class ClientRow(TypedDict):
 class EventRow(TypedDict):
     """One line of ``events.jsonl``.
 
-    ``event`` is birth, trial, accepted, closed, prune, merge, out-of-slots, dropout or void.
+    ``event`` is birth, accept, close, prune, merge, full, join, leave, dropout, void, bad-report
+    or below-c-min.
     """
 
     round: int

@@ -56,7 +56,7 @@ def test_the_folder_holds_what_the_contract_names(run: Run) -> None:
 
 
 def test_config_and_manifest_say_what_was_run(run: Run, settings_of_run: Settings) -> None:
-    resolved = {**RunConfig.from_flat(settings_of_run).to_flat(), "c-min": 1}  # 0 is automatic
+    resolved = {**RunConfig.from_flat(settings_of_run).to_flat(), "c-min": 1, "reporting": "full"}
     assert run.config == resolved
     assert run.manifest["silos"] == SILOS
     assert run.manifest["seed"] == 0
