@@ -91,6 +91,7 @@ class RoundSettings:
     )
     min_silos: int = setting(2, "silos that must answer, else the run ends with an error", low=1)
     phase_timeout: int = setting(3600, "seconds a silo has to answer in one phase", low=1)
+    message_mb: float = setting(32.0, "megabytes a message carries; more go in parts", low=1e-4)
     local_steps: int = setting(30, "optimiser steps of a silo in a round", low=1)
     total_steps: int = setting(
         0, "local steps in all, for strategy local; 0 means rounds times local-steps", low=0
@@ -177,12 +178,11 @@ class OutputSettings:
     min_survivors: int = setting(3, "silos that a secure sum holds at least", low=3)
     roster: str = setting("", "the consortium's signed roster, for the server; empty in simulation")
     consortium_key: str = setting("", "the consortium's public key in hex, which signed the roster")
-    confirm: bool = setting(
-        False, "silos sign who is in a sum before they unmask it (against an active server)"
+    secagg_bits: int = setting(
+        32, "bits of a word of a secure sum; 16 suffice for 16 silos", choices=(32, 16)
     )
-    reporting: str = setting(
-        "full", "figures per silo, or sums only", choices=("full", "aggregate")
-    )
+    confirm: bool = setting(False, "silos sign who is in a sum before they unmask it")
+    reporting: str = setting("full", "figures per silo, or sums", choices=("full", "aggregate"))
     seed: int = setting(0, "seed of every random stream", low=0)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.errors import SettingError
+from fedvemoe_app.secagg.ring import COMPACT_MAX_SILOS
 
 LOG = logging.getLogger("flwr")
 CROWD = 3
@@ -23,7 +24,7 @@ def fitted(config: RunConfig, silos: int) -> RunConfig:
     Raises
     ------
     SettingError
-        Where ``min-survivors`` exceeds the number of silos.
+        Where ``min-survivors`` exceeds the number of silos, or ``secagg-bits = 16`` has too many.
     """
     output = config.output
     if output.privacy != "none" and silos < CROWD:
@@ -39,6 +40,11 @@ def fitted(config: RunConfig, silos: int) -> RunConfig:
         raise SettingError(
             f"min-survivors = {output.min_survivors} exceeds the {silos} silos: lower it to "
             f"{CROWD} or more, or start more silos"
+        )
+    if output.secagg_bits == 16 and silos > COMPACT_MAX_SILOS:
+        raise SettingError(
+            f"secagg-bits = 16 holds sums of {COMPACT_MAX_SILOS} silos at most, there are {silos}: "
+            "set secagg-bits = 32"
         )
     return replace(config, output=replace(output, c_min=output.c_min or _least(config, silos)))
 

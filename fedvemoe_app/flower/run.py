@@ -129,16 +129,18 @@ def _summing(
 ) -> OneReplyGrid:
     """Return the grid that forms sums as ``privacy`` says."""
     names = {node: name for name, node in consortium.nodes.items()}
-    output = config.output
+    output, message_mb = config.output, config.rounds.message_mb
     if output.privacy == "none":
-        return SummingGrid(grid, names, replied=progress.reply)
+        return SummingGrid(grid, names, message_mb=message_mb, replied=progress.reply)
     return SecureGrid(
         grid,
         names,
         _roster(config, consortium),
         masked=output.privacy == "secagg",
+        bits=output.secagg_bits,
         min_survivors=output.min_survivors,
         confirm=output.confirm,
+        message_mb=message_mb,
         replied=progress.reply,
     )
 
