@@ -107,7 +107,7 @@ class Exchange:
     ) -> tuple[dict[str, Message], dict[str, RunError]]:
         """Send what one message cannot carry; return what is left to send, and who failed."""
         ready, cuts = dict(sent), dict[tuple[int, ...], tuple[Plan, list[bytes]]]()
-        following_: dict[str, list[RecordDict]] = {}
+        rest: dict[str, list[RecordDict]] = {}
         for name, message in sent.items():
             content = message.content
             if size_of(content) > self._limit:
@@ -116,10 +116,10 @@ class Exchange:
                     cuts[same] = cut(content, self._limit)
                 plan, pieces = cuts[same]
                 ready[name] = _like(message, first_of(content, plan, pieces[0]))
-                following_[name] = [
+                rest[name] = [
                     following(plan, number, piece) for number, piece in enumerate(pieces)
                 ][1:]
-        failed = self._in_parts(sent, following_, timeout)
+        failed = self._in_parts(sent, rest, timeout)
         return {name: ready[name] for name in ready if name not in failed}, failed
 
     def _in_parts(

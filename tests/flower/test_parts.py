@@ -253,10 +253,8 @@ def test_parts_are_given_once_and_not_after_the_next_phase(monkeypatch: pytest.M
         old = next(m for m in requests if m.metadata.dst_node_id == node)
         reply = sums.silos.say(Message(old.content, node, "query.part"))
         assert "fetched before, or is of another reply" in reply.error.reason
-    sums.silos.say(sums.message(LOST))
-    for message in requests:
-        reply = sums.silos.say(Message(message.content, LOST, "query.part"))
-        assert "fetched before, or is of another reply" in reply.error.reason
+    assert sums.silos.say(Message(RecordDict(), LOST, "query.cluster")).has_error()
+    assert REPLY not in sums.silos.contexts[LOST].state
 
 
 # What goes ahead.

@@ -127,7 +127,6 @@ def test_a_run_with_short_words_ends_close_to_one_without(
     for mine, theirs in zip(run.rounds, plain.rounds, strict=True):
         assert mine["ppl"] == pytest.approx(theirs["ppl"], rel=0.02)
     assert run.rounds[0]["ppl"] == pytest.approx(plain.rounds[0]["ppl"], rel=1e-6)
-    print([row["ppl"] for row in run.rounds], [row["ppl"] for row in plain.rounds])
 
 
 def test_the_same_numbers_are_rounded_anew_in_the_next_sum(monkeypatch: pytest.MonkeyPatch) -> None:
