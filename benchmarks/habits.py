@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedvemoe_app.config import DataSettings
+from fedvemoe_app.config_groups.data import DataSettings
 from fedvemoe_app.data.assign import silo_name
 from fedvemoe_app.data.builtin.words import NAMES
 from fedvemoe_app.data.holdings import tasks_of

@@ -27,7 +27,8 @@ from fedvemoe_app.em.statistics import Assessment, Update
 from fedvemoe_app.flower.wire import get_bank, get_tensors, put_bank, put_tensors
 from fedvemoe_app.model.family import LanguageFamily
 from fedvemoe_app.seeds import stream
-from fedvemoe_app.silo import Silo, inference
+from fedvemoe_app.silo import Silo
+from fedvemoe_app.terms import inference
 
 PHASES = ("wire", "probe", "weights", "perplexity", "generation", "training", "server")
 

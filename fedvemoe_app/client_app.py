@@ -51,6 +51,18 @@ def secagg_unmask(message: Message, context: Context) -> Message:
     return _protocol("secagg_unmask", message, context)
 
 
+@app.query("ahead")
+def ahead(message: Message, context: Context) -> Message:
+    """Take a part of a large message that is still to come."""
+    return _parts("ahead", message, context)
+
+
+@app.query("part")
+def part(message: Message, context: Context) -> Message:
+    """Give a part of the last reply, which was too large for one message."""
+    return _parts("part", message, context)
+
+
 @app.evaluate()
 def assess(message: Message, context: Context) -> Message:
     """Probe the bank received: E-step, and evaluation where asked."""
@@ -79,10 +91,12 @@ def _answer(phase: str, message: Message, context: Context) -> Message:
     """Do this silo's part of a phase; what it sums leaves in the form that was asked for."""
 
     def step() -> RecordDict:
-        from fedvemoe_app.flower import phases, secure_silo
+        from fedvemoe_app.flower import parts_silo, phases, secure_silo
 
-        reply = getattr(phases, phase)(message.content, context)
-        return secure_silo.protect(message.content, reply, context)
+        content = parts_silo.complete(message.content, context)
+        reply = getattr(phases, phase)(content, context)
+        protected = secure_silo.protect(content, reply, context)
+        return parts_silo.within_limit(protected, context)
 
     return _or_error(step, phase, message, context)
 
@@ -91,9 +105,22 @@ def _protocol(step: str, message: Message, context: Context) -> Message:
     """Do this silo's part of a secure sum that is the protocol's alone."""
 
     def own() -> RecordDict:
-        from fedvemoe_app.flower import secure_silo
+        from fedvemoe_app.flower import parts_silo, secure_silo
 
+        parts_silo.forget_reply(context)
         reply: RecordDict = getattr(secure_silo, step)(message.content, context)
+        return reply
+
+    return _or_error(own, step, message, context)
+
+
+def _parts(step: str, message: Message, context: Context) -> Message:
+    """Take or give a part of a large message."""
+
+    def own() -> RecordDict:
+        from fedvemoe_app.flower import parts_silo
+
+        reply: RecordDict = getattr(parts_silo, step)(message.content, context)
         return reply
 
     return _or_error(own, step, message, context)

@@ -26,7 +26,7 @@ from fedvemoe_app.evaluation.suite import evaluate
 from fedvemoe_app.model.family import LanguageFamily
 from fedvemoe_app.report.mixtures import BASE, Mixture
 from fedvemoe_app.served import ServedBank
-from fedvemoe_app.silo import inference
+from fedvemoe_app.terms import inference
 
 THRESHOLD = 0.01
 """Nats per token: a smaller regret is no reason for a new expert (see docs/method.md)."""

@@ -33,7 +33,8 @@ from fedvemoe_app.model.generation import ROW_CAP
 from fedvemoe_app.overrides import absolute
 from fedvemoe_app.report.mixtures import Mixture
 from fedvemoe_app.settings import Value
-from fedvemoe_app.silo import experts_on, training
+from fedvemoe_app.silo import experts_on
+from fedvemoe_app.terms import training
 
 MACHINE = ("model-name", "base-model", "dtype", "use-4bit", "device", "torch-threads", "row-cap")
 """Settings that say where and how the base is loaded; all others belong to the run."""

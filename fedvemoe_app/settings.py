@@ -23,7 +23,7 @@ def setting(
     default: Value,
     meaning: str,
     *,
-    choices: tuple[str, ...] = (),
+    choices: tuple[Value, ...] = (),
     low: float | None = None,
     high: float | None = None,
 ) -> Any:
@@ -41,7 +41,7 @@ class Leaf:
     kind: type
     default: Value
     meaning: str
-    choices: tuple[str, ...]
+    choices: tuple[Value, ...]
     low: float | None
     high: float | None
 
@@ -49,7 +49,7 @@ class Leaf:
     def allowed(self) -> str:
         """The accepted values in words, for errors and the documentation table."""
         if self.choices:
-            return " | ".join(self.choices)
+            return " | ".join(map(str, self.choices))
         limits = [("at least", self.low), ("at most", self.high)]
         words = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
         return words or {bool: "true | false", str: "text"}.get(self.kind, "any number")
@@ -61,7 +61,7 @@ class Leaf:
         if type(value) is not self.kind:
             self._refuse(value, f"must be of type {self.kind.__name__}")
         if self.choices and value not in self.choices:
-            self._refuse(value, f"must be one of: {', '.join(self.choices)}")
+            self._refuse(value, f"must be one of: {', '.join(map(str, self.choices))}")
         if isinstance(value, int | float):
             self._check_number(value)
         return cast(Value, value)
@@ -89,6 +89,11 @@ def leaves(tree: type, group: str = "") -> Iterator[Leaf]:
         else:
             default = cast(Value, item.default)
             yield Leaf(hyphenated(item.name), group, kind, default, **item.metadata)
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return the parts of a text that names things separated by commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def hyphenated(name: str) -> str:

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
 from fedvemoe_app import seeds
-from fedvemoe_app.config import ModelSettings, RunConfig
+from fedvemoe_app.config import RunConfig
+from fedvemoe_app.config_groups.model import ModelSettings
 from fedvemoe_app.data.encoded import EncodedTasks, encode_tasks
 from fedvemoe_app.data.holdings import all_tasks_of, assignment_of, tasks_of
 from fedvemoe_app.data.task import Task
@@ -23,7 +24,6 @@ from fedvemoe_app.em import sketch
 from fedvemoe_app.em.lifecycle import silo as lifecycle
 from fedvemoe_app.em.lifecycle.orders import Call, Notice
 from fedvemoe_app.em.lifecycle.regret import Memory
-from fedvemoe_app.em.lifecycle.rules import Rules
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Sums, Update
 from fedvemoe_app.evaluation.scores import Score
@@ -31,10 +31,11 @@ from fedvemoe_app.evaluation.suite import alone, evaluate
 from fedvemoe_app.model.backbone import Backbone, resident
 from fedvemoe_app.model.bases import locate
 from fedvemoe_app.model.experts import Experts
-from fedvemoe_app.model.family import LanguageFamily, Training, default_row_cap
+from fedvemoe_app.model.family import LanguageFamily, default_row_cap
 from fedvemoe_app.personal import Personal, newborn, personalised, trained_alone
 from fedvemoe_app.strategies.method import Method
 from fedvemoe_app.strategies.registry import method_of
+from fedvemoe_app.terms import inference, rules, slots_of, training
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,59 +157,6 @@ class Silo:
         return sketch.project(
             gradient, size=self.config.em.sketch_size, seed=self.config.output.seed
         )
-
-
-def inference(config: RunConfig) -> em.Inference:
-    """Return the settings of the E-step."""
-    settings = config.em
-    return em.Inference(
-        top_m=settings.top_m,
-        rho=settings.rho,
-        predict_floor=settings.predict_floor,
-        tau=settings.tau,
-        rule=method_of(config).rule or settings.responsibility_rule,  # type: ignore[arg-type]
-        kappa=settings.kappa,
-        gamma=settings.gamma,
-    )
-
-
-def rules(config: RunConfig) -> Rules:
-    """Return the thresholds of the lifecycle; silos and server read the same settings."""
-    settings, em_settings = config.lifecycle, config.em
-    return Rules(
-        regret_threshold=settings.regret_threshold,
-        birth_worth=settings.birth_worth,
-        prune_worth=settings.prune_worth,
-        trial_rounds=settings.trial_rounds,
-        patience=settings.patience,
-        cool_down=settings.cool_down,
-        merge_share=settings.merge_share,
-        warm_up=max(settings.quiet_rounds, em_settings.warmup_rounds),
-        c_min=config.output.c_min,
-        seed=config.output.seed,
-    )
-
-
-def training(config: RunConfig) -> Training:
-    """Return the settings of local training."""
-    method = method_of(config)
-    by_posterior = "expert-weight" not in method.reads
-    return Training(
-        steps=config.rounds.local_steps,
-        batch_size=config.rounds.batch_size,
-        learning_rate=config.rounds.learning_rate,
-        max_grad_norm=config.rounds.max_grad_norm,
-        gamma=config.em.gamma,
-        factors=config.rounds.lora_factors,  # type: ignore[arg-type]
-        proximal=method.proximal,
-        posterior=method.posterior,
-        expert_weight="posterior" if by_posterior else config.method.expert_weight,  # type: ignore[arg-type]
-    )
-
-
-def slots_of(config: RunConfig) -> int:
-    """Return how many experts are resident: the bank's, and the silo's own where it has one."""
-    return config.em.k_max + (method_of(config).personal != "none")
 
 
 def open_silo(config: RunConfig, index: int, silos: int) -> Silo:

@@ -15,7 +15,8 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.errors import BaseModelError
 from fedvemoe_app.evaluation.scores import pool
-from fedvemoe_app.silo import Silo, inference, open_silo, resident_experts, training
+from fedvemoe_app.silo import Silo, open_silo, resident_experts
+from fedvemoe_app.terms import inference, training
 from tests.federation import HOUSES, SILOS, Settings
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from fedvemoe_app.config import DataSettings
+from fedvemoe_app.config_groups.data import DataSettings
 from fedvemoe_app.data.assign import Assignment, assign, shard
 from fedvemoe_app.data.assignment.keywords import load_keywords
 from fedvemoe_app.data.bank import Bank, open_bank

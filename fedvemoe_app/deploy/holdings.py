@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedvemoe_app.config import DataSettings
+from fedvemoe_app.config_groups.data import DataSettings
 from fedvemoe_app.data.assign import Silo
 from fedvemoe_app.data.holdings import assignment_of, tasks_of
 from fedvemoe_app.data.task import Split, Task

@@ -10,7 +10,7 @@ import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from fedvemoe_app.config import ModelSettings
+from fedvemoe_app.config_groups.model import ModelSettings
 from fedvemoe_app.doctor.finding import Finding, failed, ok, warning
 
 PACKAGE = "fedvemoe"

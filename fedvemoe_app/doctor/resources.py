@@ -12,7 +12,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from fedvemoe_app.config import DataSettings, ModelSettings, RunConfig
+from fedvemoe_app.config import RunConfig
+from fedvemoe_app.config_groups.data import DataSettings
+from fedvemoe_app.config_groups.model import ModelSettings
 from fedvemoe_app.data.holdings import bank_of
 from fedvemoe_app.doctor.finding import GIGABYTE, Finding, failed, ok, warning
 from fedvemoe_app.errors import BaseModelError, DataError, SettingError

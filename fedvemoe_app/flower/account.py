@@ -1,12 +1,18 @@
-"""The account of one secure sum: what it costs and who fell out of it, over its exchanges."""
+"""The account of one sum: what it costs and who fell out of it, over its exchanges."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedvemoe_app.flower.one_reply import Tally
+from flwr.app import Message, RecordDict
+
+from fedvemoe_app.errors import RunError
+from fedvemoe_app.flower.exchange import Answer
+from fedvemoe_app.flower.one_reply import Tally, content_of
+from fedvemoe_app.flower.wire import get_facts, size_in_bytes
 
 
 @dataclass(slots=True)
@@ -19,12 +25,29 @@ class Account:
     bytes_down: int = 0
     bytes_up: int = 0
 
+    def take(self, name: str, answer: Answer, take: Callable[[RecordDict], None]) -> None:
+        """Let ``take`` have what a silo replied; note its report and cost, or why it failed."""
+        try:
+            content = content_of(answer)
+            report = get_facts(content, "report") if "report" in content else None
+            take(content)
+        except RunError as error:
+            self.failures[name] = str(error)
+            return
+        self.bytes_up += size_in_bytes(content)
+        if report is not None:
+            self.reports[name] = report
+
+    def sent(self, messages: Iterable[Message]) -> None:
+        """Note what messages cost."""
+        self.bytes_down += sum(size_in_bytes(message.content) for message in messages)
+
     def tally(self, answered: int, void: str = "") -> Tally:
-        """Return the tally; nobody is in a sum that is void."""
+        """Return the tally; nobody is in a sum that is void. Silos by name."""
         return Tally(
             answered=answered,
-            failures=self.failures,
-            reports=self.reports,
+            failures=dict(sorted(self.failures.items())),
+            reports=dict(sorted(self.reports.items())),
             bytes_down=self.bytes_down,
             bytes_up=self.bytes_up,
             seconds=time.monotonic() - self.started,

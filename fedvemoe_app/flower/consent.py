@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flwr.app import Context
 
-from fedvemoe_app.config import OutputSettings
+from fedvemoe_app.config_groups.output import OutputSettings
 
 
 def simulated(context: Context) -> bool:

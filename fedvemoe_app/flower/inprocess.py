@@ -44,7 +44,8 @@ class InProcessGrid(Grid):
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 0
         self._app = app
         self._tamper = tamper or (lambda message, reply: reply)
-        self._replies: dict[str, Message] = {}
+        self._pushed = 0
+        self._waiting: dict[str, Message] = {}
         self.contexts = {
             index + 1: Context(
                 run_id=1,
@@ -61,13 +62,13 @@ class InProcessGrid(Grid):
         return list(self.contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Let each silo answer its message at once; the replies wait to be pulled."""
+        """Keep the messages until their replies are pulled."""
         ids = []
         for message in messages:
-            message_id = f"message-{len(self._replies) + 1}"
-            message.metadata.__dict__["_message_id"] = message_id
-            self._replies[message_id] = self._answer(_over_the_wire(message))
-            ids.append(message_id)
+            self._pushed += 1
+            message.metadata.__dict__["_message_id"] = f"message-{self._pushed}"
+            self._waiting[f"message-{self._pushed}"] = _over_the_wire(message)
+            ids.append(f"message-{self._pushed}")
         return ids
 
     def _answer(self, message: Message) -> Message:
@@ -79,8 +80,9 @@ class InProcessGrid(Grid):
         return arrived or Message(Error(3, "the message's time ran out"), reply_to=message)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies to these messages, once."""
-        return [self._replies[message_id] for message_id in message_ids]
+        """Let the silos answer these messages, one after another, and return the replies."""
+        asked = [self._waiting.pop(id_) for id_ in message_ids if id_ in self._waiting]
+        return [self._answer(message) for message in asked]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -24,9 +24,6 @@ from fedvemoe_app.flower.wire import get_facts, put_facts
 from fedvemoe_app.secagg.ring import Ring
 from fedvemoe_app.secagg.spec import least_threshold
 
-WORD_BITS = 32
-"""The words of a secure sum, which the grid of vectors must fit."""
-
 
 class NoisedGrid(OneReplyGrid):
     """Asks for clipped and noised sums, and keeps the account.
@@ -41,6 +38,8 @@ class NoisedGrid(OneReplyGrid):
         Of the run's differential privacy.
     min_survivors
         Silos that a sum must hold.
+    bits
+        Of a word of a secure sum, which the grid of vectors must fit.
 
     """
 
@@ -50,11 +49,13 @@ class NoisedGrid(OneReplyGrid):
         names: Mapping[int, str],
         settings: DpSettings,
         min_survivors: int,
+        bits: int = 32,
     ) -> None:
         super().__init__(inner, names)
         self._inner = inner
         self._settings = settings
         self._min_survivors = min_survivors
+        self._bits = bits
         self._spending = Spending(settings, len(names))
 
     def sum(
@@ -84,7 +85,7 @@ class NoisedGrid(OneReplyGrid):
         put_facts(message.content, "dp", {"number": number, "silos": least})
         template = Template.get(message.content)
         if template.rms:
-            most = Ring(WORD_BITS, asked).qmax
+            most = Ring(self._bits, asked).qmax
             step = mechanism_of(self._settings, least).vector_step(most)
             replace(template, step=step).put(message.content)
 

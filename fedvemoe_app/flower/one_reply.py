@@ -6,9 +6,8 @@ A strategy behind such a grid never sees a silo's numbers. ``SummingGrid`` adds 
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -18,13 +17,12 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from torch import Tensor
 
+from fedvemoe_app.config_groups.rounds import RoundSettings
 from fedvemoe_app.errors import RunError
+from fedvemoe_app.flower.exchange import Answer, Exchange, Replied
 from fedvemoe_app.flower.wire import get_facts, get_tensors, put_facts, put_tensors
 
-Replied = Callable[[str, int, int], None]
-"""Called with a silo's name, how many have answered, and how many were asked."""
-
-POLL_SECONDS = 0.05
+MESSAGE_MB = RoundSettings().message_mb
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +63,24 @@ class OneReplyGrid(Grid):
         Flower's grid, which carries the messages.
     names
         Silo name by node id.
+    message_mb
+        Megabytes of arrays that one message may carry; more go in parts.
     replied
         Called after each reply, for progress.
 
     """
 
     def __init__(
-        self, grid: Grid, names: Mapping[int, str], *, replied: Replied | None = None
+        self,
+        grid: Grid,
+        names: Mapping[int, str],
+        *,
+        message_mb: float = MESSAGE_MB,
+        replied: Replied | None = None,
     ) -> None:
         self._grid = grid
         self._names = names
-        self._replied = replied or (lambda name, done, asked: None)
+        self._exchange = Exchange(grid, message_mb, replied or (lambda name, done, asked: None))
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -94,22 +99,14 @@ class OneReplyGrid(Grid):
     ) -> tuple[dict[str, Tensor], Tally]:
         """Exchange these messages, by silo, for the sums of the replies."""
 
-    def collect(self, sent: Mapping[str, Message], timeout: float | None) -> dict[str, Message]:
-        """Return the replies by silo, matched by what they answer: errors carry no sender."""
-        ids = list(self._grid.push_messages(list(sent.values())))
-        if len(ids) != len(sent):
-            raise RunError("SuperLink refused the messages: they are too large for it")
-        names = {message_id: name for message_id, name in zip(ids, sent, strict=True) if message_id}
-        asked = len(names)
-        replies: dict[str, Message] = {}
-        deadline = time.monotonic() + timeout if timeout else float("inf")
-        while names and time.monotonic() < deadline:
-            for reply in self._grid.pull_messages(list(names)):
-                name = names.pop(reply.metadata.reply_to_message_id)
-                replies[name] = reply
-                self._replied(name, len(replies), asked)
-            time.sleep(POLL_SECONDS if names else 0.0)
-        return replies
+    def collect(
+        self, sent: Mapping[str, Message], timeout: float | None, most: int = 0
+    ) -> Iterator[tuple[str, Answer]]:
+        """Yield every silo once, as they answer: the content of its reply, or why there is none.
+
+        ``most`` is the bytes of arrays that a reply may have.
+        """
+        return self._exchange.ask(sent, timeout, most)
 
     def set_run(self, run: Run) -> None:
         """Set the run (passed on)."""
@@ -148,10 +145,8 @@ class OneReplyGrid(Grid):
         return self._grid.pull_messages(message_ids)
 
 
-def content_of(reply: Message | None) -> RecordDict:
-    """Return a reply's content; RunError with the reason where there is none."""
-    if reply is None:
-        raise RunError("no answer in time")
-    if reply.has_error():
-        raise RunError(reply.error.reason or f"error {reply.error.code}")
-    return reply.content
+def content_of(answer: Answer) -> RecordDict:
+    """Return what a silo's reply holds; RunError with the reason where there is none."""
+    if isinstance(answer, RunError):
+        raise answer
+    return answer

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from fedvemoe_app.config import DataSettings, ModelSettings, RunConfig
+from fedvemoe_app.config import RunConfig
+from fedvemoe_app.config_groups.data import DataSettings
+from fedvemoe_app.config_groups.model import ModelSettings
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.model.bases import BUILTIN
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.flower.consent import resolved
+from fedvemoe_app.secagg.ring import COMPACT_MAX_SILOS
+from fedvemoe_app.strategies.registry import method_of
 
 LOG = logging.getLogger("flwr")
 CROWD = 3
@@ -25,7 +27,7 @@ def fitted(config: RunConfig, silos: int) -> RunConfig:
     Raises
     ------
     SettingError
-        Where ``min-survivors`` exceeds the number of silos.
+        Where ``min-survivors`` exceeds the number of silos, or ``secagg-bits = 16`` has too many.
     """
     output = config.output
     output = replace(output, reporting=resolved(output.reporting, output.roster))
@@ -42,6 +44,11 @@ def fitted(config: RunConfig, silos: int) -> RunConfig:
         raise SettingError(
             f"min-survivors = {output.min_survivors} exceeds the {silos} silos: lower it to "
             f"{CROWD} or more, or start more silos"
+        )
+    if output.secagg_bits == 16 and silos > COMPACT_MAX_SILOS:
+        raise SettingError(
+            f"secagg-bits = 16 holds sums of {COMPACT_MAX_SILOS} silos at most, there are {silos}: "
+            "set secagg-bits = 32"
         )
     return replace(config, output=replace(output, c_min=output.c_min or _least(config, silos)))
 
@@ -71,6 +78,10 @@ def check_dp(config: RunConfig) -> None:
         (
             em.start == "sketch" and em.k_init > 1,
             'start = "sketch" sends gradient sketches: set start = none, or k-init = 1',
+        ),
+        (
+            config.lifecycle.lifecycle and method_of(config).lifecycle,
+            "lifecycle = true decides by differences that this noise drowns: set lifecycle = false",
         ),
         (
             rounds.silo_weight != "equal",

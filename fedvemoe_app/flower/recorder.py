@@ -3,50 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.lifecycle.rules import Event
 from fedvemoe_app.em.state import Bank
-from fedvemoe_app.em.statistics import Assessment, Update, spread
-from fedvemoe_app.evaluation.histogram import worst
-from fedvemoe_app.evaluation.scores import Score, pool
+from fedvemoe_app.em.statistics import Assessment, Update
+from fedvemoe_app.evaluation.scores import Score
 from fedvemoe_app.evaluation.task_rows import TaskRows
 from fedvemoe_app.evaluation.transfer import (
     Baseline,
     Baselines,
-    TransferSummary,
     negative_transfer,
-    summarize,
-    summarize_sums,
 )
+from fedvemoe_app.flower.gathered import Gathered, to_slots
 from fedvemoe_app.flower.one_reply import Tally
 from fedvemoe_app.flower.reports import read_reports
 from fedvemoe_app.report.journal import Journal
 from fedvemoe_app.report.progress import Progress
-from fedvemoe_app.report.rows import ClientRow, EventRow, RoundRow, TaskRow
+from fedvemoe_app.report.rows import ClientRow, EventRow, RoundRow
 
 LOG = logging.getLogger("flwr")
-
-
-@dataclass(slots=True)
-class _Round:
-    """What is gathered of one round until its row is written."""
-
-    update: Update | None = None
-    assessment: Assessment | None = None
-    scores: Sequence[Score] = ()
-    rows: TaskRows | None = None
-    figures: Mapping[str, Tensor] = field(default_factory=dict)
-    reports: Mapping[str, Any] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    bytes_up: int = 0
-    bytes_down: int = 0
 
 
 class Recorder:
@@ -71,7 +50,7 @@ class Recorder:
         self._config = config
         self._local = local
         self._alone: dict[str, Baseline] = {}
-        self._round = _Round()
+        self._round = Gathered()
         self._epsilon: float | None = None
 
     def baselines(self) -> Baselines:
@@ -139,95 +118,16 @@ class Recorder:
         """Write the rows of a round, of its tasks and, under full reporting, of its silos."""
         evaluated = any(score.tokens for score in self._round.scores)
         clients = self._client_rows(round_, bank) if evaluated else []
-        row = self._round_row(round_, bank, clients)
+        row = self._round.round_row(round_, self._config.rounds.strategy, bank, clients)
         if self._epsilon is not None:
             row["epsilon"] = self._epsilon
         if evaluated:
-            self._journal.tasks(self._task_rows(round_))
+            self._journal.tasks(self._round.task_rows(round_))
             self._journal.clients(clients)
         self._journal.round(row)
         self.progress.score(round_, row["ppl"], row["ppl_worst"])
         LOG.info("round %d: %s", round_, _in_words(row))
-        self._round = _Round()
-
-    def _round_row(self, round_: int, bank: Bank, clients: Sequence[ClientRow]) -> RoundRow:
-        total = pool(self._round.scores)
-        harm = self._harm(clients)
-        update = self._round.update
-        row = RoundRow(
-            round=round_,
-            strategy=self._config.rounds.strategy,
-            k_active=len(bank.slots),
-            mass=self._mass(bank),
-            prior=bank.prior.tolist(),
-            loss_train=float(update.loss / update.tokens) if update and update.tokens else None,
-            ppl=total.ppl,
-            ppl_worst=self._worst(clients),
-            rouge_l=total.rouge_l_percent,
-            exact_match=total.exact_match_percent,
-            negative_transfer_share=harm.share if harm else None,
-            bytes_up=self._round.bytes_up,
-            bytes_down=self._round.bytes_down,
-            seconds=self._round.seconds,
-        )
-        if total.tokens:
-            row["ppl_histogram"] = _counts(self._round.figures["ppl_histogram"])
-            buckets = _counts(self._round.figures["transfer_histogram"])
-            row |= {"transfer_histogram": buckets} if any(buckets) else {}
-        if harm:
-            row["negative_transfer_mean"] = harm.mean
-            row["negative_transfer_mean_positive"] = harm.mean_positive
-            row["negative_transfer_worst"] = harm.worst
-        return row
-
-    def _worst(self, clients: Sequence[ClientRow]) -> float | None:
-        """Return the worst silo's perplexity; where not all silos report, its bucket's end."""
-        if self._tell_all(clients):
-            return max((row["ppl"] for row in clients if row["ppl"]), default=None)
-        buckets = self._round.figures.get("ppl_histogram")
-        return None if buckets is None else worst(buckets)
-
-    def _harm(self, clients: Sequence[ClientRow]) -> TransferSummary | None:
-        """Return negative transfer over the silos, exact where all report, else from the sums."""
-        if self._tell_all(clients):
-            values = (row["negative_transfer"] for row in clients)
-            return summarize(value for value in values if value is not None)
-        found = self._round.figures
-        if not found:
-            return None
-        return summarize_sums(found["transfer"], found["transfer_histogram"])
-
-    def _tell_all(self, clients: Sequence[ClientRow]) -> bool:
-        """Whether the rows of silos cover all silos whose figures were summed."""
-        total = self._round.assessment
-        return total is not None and bool(clients) and len(clients) >= round(float(total.silos))
-
-    def _mass(self, bank: Bank) -> list[float] | None:
-        total = self._round.assessment
-        if total is None:
-            return None
-        mass: list[float] = _to_slots(total.mass, bank).tolist()
-        return mass
-
-    def _task_rows(self, round_: int) -> list[TaskRow]:
-        rows = self._round.rows
-        if rows is None:
-            return []
-        return [
-            TaskRow(
-                round=round_,
-                task=task,
-                category=category,
-                ppl=score.ppl,
-                rouge_l=score.rouge_l_percent,
-                exact_match=score.exact_match_percent,
-                tokens=int(score.tokens),
-                examples=int(score.sequences),
-            )
-            for task, category, score in zip(
-                rows.names, rows.categories, self._round.scores, strict=True
-            )
-        ]
+        self._round = Gathered()
 
     def _client_rows(self, round_: int, bank: Bank) -> list[ClientRow]:
         reports, refused = read_reports(self._round.reports, len(bank.slots))
@@ -246,7 +146,7 @@ class Recorder:
                 ppl=report.score.ppl,
                 rouge_l=report.score.rouge_l_percent,
                 exact_match=report.score.exact_match_percent,
-                responsibilities=_to_slots(report.responsibilities, bank).tolist(),
+                responsibilities=to_slots(report.responsibilities, bank).tolist(),
                 active=[bank.slots[k] for k in report.active],
                 share=report.share,
                 negative_transfer=known.get(silo, report.negative_transfer),
@@ -259,16 +159,6 @@ class Recorder:
     def _failed(self, event: str, round_: int, phase: str, silo: str, why: str) -> None:
         numbers = {"silo": silo, "phase": phase}
         self._journal.event(EventRow(round=round_, event=event, slots=[], why=why, numbers=numbers))
-
-
-def _counts(buckets: Tensor) -> list[int]:
-    return [round(count) for count in buckets.tolist()]
-
-
-def _to_slots(values: Tensor | Sequence[float], bank: Bank) -> Tensor:
-    """Return values [living] of the living experts over all slots [K_max]."""
-    living = torch.as_tensor(values, dtype=torch.float64)
-    return spread(living, torch.tensor(bank.slots), len(bank.alive))
 
 
 def _in_words(row: RoundRow) -> str:

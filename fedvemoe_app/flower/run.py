@@ -156,16 +156,18 @@ def _summing(
     grid: Grid, config: RunConfig, membership: Membership, roster: Roster, progress: Progress
 ) -> OneReplyGrid:
     """Return the grid that forms sums as ``privacy`` says."""
-    output, names = config.output, membership.names
+    output, names, message_mb = config.output, membership.names, config.rounds.message_mb
     if output.privacy == "none":
-        return SummingGrid(grid, names, replied=progress.reply)
+        return SummingGrid(grid, names, message_mb=message_mb, replied=progress.reply)
     return SecureGrid(
         grid,
         names,
         roster,
         masked=output.privacy == "secagg",
+        bits=output.secagg_bits,
         min_survivors=output.min_survivors,
         confirm=output.confirm,
+        message_mb=message_mb,
         replied=progress.reply,
     )
 
@@ -174,7 +176,13 @@ def _noised(inner: OneReplyGrid, config: RunConfig, membership: Membership) -> O
     """Return the grid that asks for noise and keeps the account; without dp, ``inner`` itself."""
     if not config.dp.on:
         return inner
-    return NoisedGrid(inner, membership.names, config.dp, config.output.min_survivors)
+    return NoisedGrid(
+        inner,
+        membership.names,
+        config.dp,
+        config.output.min_survivors,
+        config.output.secagg_bits,
+    )
 
 
 def _roster(config: RunConfig, silos: Sequence[str]) -> Roster:

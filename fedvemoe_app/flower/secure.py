@@ -8,7 +8,8 @@ asked change, two more exchanges set up the new sum. ``sim`` sends the same word
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -16,10 +17,18 @@ from torch import Tensor
 
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.account import Account
-from fedvemoe_app.flower.one_reply import OneReplyGrid, Replied, Tally, content_of
+from fedvemoe_app.flower.exchange import Replied
+from fedvemoe_app.flower.one_reply import MESSAGE_MB, OneReplyGrid, Tally
 from fedvemoe_app.flower.template import Template
-from fedvemoe_app.flower.wire import get_facts, size_in_bytes
-from fedvemoe_app.flower.words import get_lanes, get_own, layout_of, put_own, shown_in, tensors_of
+from fedvemoe_app.flower.words import (
+    get_lanes,
+    get_own,
+    layout_of,
+    most_bytes,
+    put_own,
+    shown_in,
+    tensors_of,
+)
 from fedvemoe_app.secagg.errors import SecAggAbort
 from fedvemoe_app.secagg.layout import Accumulator, Layout
 from fedvemoe_app.secagg.ring import Ring
@@ -29,6 +38,8 @@ from fedvemoe_app.secagg.spec import SessionSpec, least_threshold
 
 PHASE = "sum"
 Ended = TypeVar("Ended")
+Take = Callable[[str, RecordDict], None]
+"""Takes the content of a silo's reply; RunError where it is of no use."""
 
 
 class SecureGrid(OneReplyGrid):
@@ -42,6 +53,8 @@ class SecureGrid(OneReplyGrid):
         False for ``sim``: the same words and sums, without keys and masks.
     min_survivors
         Silos that a sum must hold.
+    bits
+        Of a word of large tensors: 32, or 16 for up to 16 silos.
     confirm
         Let silos sign who survived before they unmask: one more exchange for each sum.
 
@@ -57,9 +70,10 @@ class SecureGrid(OneReplyGrid):
         bits: int = 32,
         min_survivors: int = 3,
         confirm: bool = False,
+        message_mb: float = MESSAGE_MB,
         replied: Replied | None = None,
     ) -> None:
-        super().__init__(grid, names, replied=replied)
+        super().__init__(grid, names, message_mb=message_mb, replied=replied)
         self._roster = roster
         self._masked = masked
         self._bits = bits
@@ -87,15 +101,14 @@ class SecureGrid(OneReplyGrid):
         self, sent: Mapping[str, Message], timeout: float | None
     ) -> tuple[dict[str, Tensor], int]:
         """Add the words of ``secagg``, sent without masks."""
-        sums = Accumulator(_layout(sent, Ring(self._bits, len(sent))))
+        layout = _layout(sent, Ring(self._bits, len(sent)))
+        sums = Accumulator(layout)
         carried = {name: self._carrying(message, len(sent)) for name, message in sent.items()}
 
         def take(name: str, content: RecordDict) -> None:
-            report = _report(content)
             sums.add(get_lanes(content))
-            self._account.reports |= {name: report} if report else {}
 
-        self._exchange(carried, timeout, take)
+        self._exchanged(carried, timeout, take, most_bytes(layout))
         needed = max(least_threshold(len(sent)), self._min_survivors)
         if sums.silos < needed:
             raise SecAggAbort(f"{sums.silos} of {len(sent)} silos left, need {needed}")
@@ -157,12 +170,11 @@ class SecureGrid(OneReplyGrid):
         }
 
         def take(name: str, content: RecordDict) -> None:
-            report, advert = _report(content), get_own(content, "advert")
+            advert = get_own(content, "advert")
             _require(server, name, server.take_upload(name, get_lanes(content)))
             upcoming.take_advertisement(name, advert)
-            self._account.reports |= {name: report} if report else {}
 
-        self._exchange(carried, timeout, take)
+        self._exchanged(carried, timeout, take, most_bytes(layout))
 
     def _unmask(self, server: Server, upcoming: Server, timeout: float | None) -> None:
         """Ask the survivors for shares of this session, and for their shares of the next."""
@@ -178,7 +190,7 @@ class SecureGrid(OneReplyGrid):
             name: self._message(name, "unmask", request=unmasking, adverts=adverts or b"")
             for name in server.silos
         }
-        self._exchange(asked, timeout, take)
+        self._exchanged(asked, timeout, take)
         inboxes = _or_nothing(upcoming.inboxes) if adverts else None
         self._upcoming = (upcoming, inboxes) if inboxes else None
 
@@ -197,26 +209,20 @@ class SecureGrid(OneReplyGrid):
 
         left = [name for name in server.spec.cohort if name not in self._account.failures]
         asked = {name: self._message(name, step, request=request) for name in left}
-        self._exchange(asked, timeout, take)
+        self._exchanged(asked, timeout, take)
 
-    def _exchange(
+    def _exchanged(
         self,
         messages: Mapping[str, Message],
         timeout: float | None,
-        take: Callable[[str, RecordDict], None],
+        take: Take,
+        most: int = 0,
     ) -> None:
-        """Send and take what comes back, in the order of names; note who failed and why."""
-        account = self._account
-        account.bytes_down += sum(size_in_bytes(m.content) for m in messages.values())
-        replies = self.collect(messages, timeout)
-        for name in sorted(messages):
-            try:
-                content = content_of(replies.get(name))
-                take(name, content)
-            except RunError as error:
-                account.failures[name] = str(error)
-                continue
-            account.bytes_up += size_in_bytes(content)
+        """Send, and take what comes back as it comes: the order does not matter to words."""
+        self._account.sent(messages.values())
+        for name, answer in self.collect(messages, timeout, most):
+            self._account.take(name, answer, partial(take, name))
+            del answer  # the next upload takes its place
 
     def _carrying(self, message: Message, silos: int, **own: bytes) -> Message:
         """Return the message with the protocol's own record added, for one silo."""
@@ -240,10 +246,6 @@ class SecureGrid(OneReplyGrid):
 
 def _layout(sent: Mapping[str, Message], ring: Ring) -> Layout:
     return layout_of(Template.get(next(iter(sent.values())).content), ring)
-
-
-def _report(content: RecordDict) -> Any:
-    return get_facts(content, "report") if "report" in content else None
 
 
 def _require(server: Server, name: str, taken: bool) -> None:

@@ -16,9 +16,10 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.assign import silo_name
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.flower.consent import simulated
+from fedvemoe_app.flower.demands import policy
 from fedvemoe_app.flower.noised_silo import admit, noised
 from fedvemoe_app.flower.template import Template
-from fedvemoe_app.flower.wire import get_tensors, put_tensors
+from fedvemoe_app.flower.wire import get_tensors, put_tensors, texts_in
 from fedvemoe_app.flower.words import OWN, get_own, layout_of, put_lanes, put_own, ring_of, shown_in
 from fedvemoe_app.secagg.client import Client, Member
 from fedvemoe_app.secagg.codec import digest
@@ -27,7 +28,6 @@ from fedvemoe_app.secagg.keys import derive
 from fedvemoe_app.secagg.layout import Lanes, Layout
 from fedvemoe_app.secagg.roster import Identity, Roster, read_roster
 from fedvemoe_app.secagg.simulated import simulated_identity, simulated_roster
-from fedvemoe_app.secagg.spec import MODES, Policy
 
 STATE = "secagg"
 
@@ -85,7 +85,7 @@ def protect(asked: RecordDict, reply: RecordDict, context: Context) -> RecordDic
     if OWN not in asked:
         policy(context).admit("none")
         put_tensors(protected, "sums", noised(asked, sums, context))
-    elif "inbox" in asked.config_records[OWN]:
+    elif "inbox" in texts_in(asked)[OWN]:
         put_lanes(protected, _masked(asked, _layout(asked, template), sums, context, protected))
     else:
         policy(context).admit("sim")
@@ -115,7 +115,7 @@ def _masked(
 
 def _words(asked: RecordDict, layout: Layout, sums: dict[str, Tensor], context: Context) -> Lanes:
     """Return the sums as words; the same silo, sum and numbers always give the same words."""
-    number = str(asked.config_records[OWN]["number"])
+    number = str(texts_in(asked)[OWN]["number"])
     dither = derive(_identity(context).storage_key, digest("dither", number))
     arrays = {name: tensor.numpy() for name, tensor in sums.items()}
     return layout.encode(arrays, dither)
@@ -135,22 +135,8 @@ def _replying(client: Client, context: Context, **own: bytes) -> RecordDict:
 
 def _client(context: Context) -> Client:
     member = Member(_identity(context), _roster(context), policy(context))
-    stored = context.state.config_records.get(STATE)
+    stored = texts_in(context.state).get(STATE)
     return Client.from_bytes(member, bytes(stored["sealed"])) if stored else Client(member)  # type: ignore[arg-type]
-
-
-def policy(context: Context) -> Policy:
-    """Return what this silo's node config demands; ``accepted-privacy`` lists modes by comma.
-
-    Where it says nothing, a silo of a simulation takes part in all, any other in ``secagg`` alone.
-    """
-    default = ",".join(MODES) if simulated(context) else "secagg"
-    accepted = str(context.node_config.get("accepted-privacy", default))
-    modes = tuple(mode.strip() for mode in accepted.split(","))
-    unknown = set(modes) - set(MODES)
-    if unknown:
-        raise SettingError(f"accepted-privacy of this silo: {sorted(unknown)} are not {MODES}")
-    return Policy(modes=modes, phases=("sum",))  # type: ignore[arg-type]
 
 
 def _identity(context: Context) -> Identity:

@@ -32,8 +32,8 @@ from fedvemoe_app.flower.structure import Structure
 from fedvemoe_app.flower.template import Scales, Template, first_scale
 from fedvemoe_app.flower.vetting import Vetting
 from fedvemoe_app.flower.wire import mark, put_bank, put_facts, put_tensors
-from fedvemoe_app.silo import rules
 from fedvemoe_app.strategies.method import Method
+from fedvemoe_app.terms import rules
 
 
 class FedVEMoE(Strategy):

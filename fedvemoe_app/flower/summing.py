@@ -1,23 +1,27 @@
 """Plain sums (``privacy = none``): float vectors added in the order of the silos' names.
 
-The order makes the result independent of who answered first.
+The order makes the result independent of who answered first: a reply that comes early is held until
+those before it have come. Nothing else is held back.
 """
 
 from __future__ import annotations
 
-import time
+import math
+from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 import torch
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from torch import Tensor
 
 from fedvemoe_app.em.shapes import Shapes
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.one_reply import OneReplyGrid, Tally, content_of
+from fedvemoe_app.flower.account import Account
+from fedvemoe_app.flower.exchange import Answer
+from fedvemoe_app.flower.one_reply import OneReplyGrid, Tally
 from fedvemoe_app.flower.template import Template
-from fedvemoe_app.flower.wire import get_facts, get_tensors, size_in_bytes
+from fedvemoe_app.flower.wire import LONGEST_HEADER, get_tensors
 
 
 class SummingGrid(OneReplyGrid):
@@ -31,48 +35,32 @@ class SummingGrid(OneReplyGrid):
         self, sent: Mapping[str, Message], timeout: float | None
     ) -> tuple[dict[str, Tensor], Tally]:
         """Exchange these messages, by silo, for the sums of the replies."""
-        started = time.monotonic()
-        replies = self.collect(sent, timeout)
+        account = Account()
         shapes = Template.told(next(iter(sent.values())).content) if sent else None
-        sums, reports, failures, bytes_up = _added(sorted(sent), replies, shapes)
-        tally = Tally(
-            answered=len(sent) - len(failures),
-            failures=failures,
-            reports=reports,
-            bytes_down=sum(size_in_bytes(message.content) for message in sent.values()),
-            bytes_up=bytes_up,
-            seconds=time.monotonic() - started,
-        )
-        return sums, tally
+        account.sent(sent.values())
+        sums: dict[str, Tensor] = {}
+        held: dict[str, Answer] = {}
+        order = deque(sorted(sent))
+        for name, answer in self.collect(sent, timeout, most_bytes(shapes)):
+            held[name] = answer
+            del answer
+            while order and order[0] in held:
+                first = order.popleft()
+                account.take(first, held.pop(first), partial(_add, sums, shapes))
+        return sums, account.tally(len(sent) - len(account.failures))
 
 
-def _added(
-    names: list[str], replies: Mapping[str, Message], shapes: Shapes | None
-) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, str], int]:
-    """Return sums, reports, failures and bytes of the replies, taken in the order of ``names``."""
-    sums: dict[str, Tensor] = {}
-    reports: dict[str, Any] = {}
-    failures: dict[str, str] = {}
-    bytes_up = 0
-    for name in names:
-        try:
-            content = content_of(replies.get(name))
-            report = get_facts(content, "report") if "report" in content else None
-            _add(sums, get_tensors(content, "sums"), shapes)
-        except RunError as error:
-            failures[name] = str(error)
-            continue
-        if report is not None:
-            reports[name] = report
-        bytes_up += size_in_bytes(content)
-    return sums, reports, failures, bytes_up
+def most_bytes(shapes: Shapes | None) -> int:
+    """Return the bytes that sums of these shapes have at most; 0 where none were asked for."""
+    return sum(8 * math.prod(shape) for shape in (shapes or {}).values()) + 3 * LONGEST_HEADER
 
 
-def _add(sums: dict[str, Tensor], summand: Mapping[str, Tensor], shapes: Shapes | None) -> None:
+def _add(sums: dict[str, Tensor], shapes: Shapes | None, content: RecordDict) -> None:
     """Add in place; a summand of other names or shapes, or not finite, is refused whole.
 
     Where no shapes were told beforehand, those of the first summand count.
     """
+    summand = get_tensors(content, "sums")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in summand.values()):
         raise RunError("its numbers are not finite")
     found = {key: tuple(tensor.shape) for key, tensor in summand.items()}

@@ -11,19 +11,36 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedvemoe_app.em.round import Belief
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.errors import RunError
 
+LONGEST_HEADER = 2**12
+"""Bytes in which the header of a NumPy array ends."""
 FORMATS = {"float32": torch.float32, "float64": torch.float64, "bool": torch.bool}
 _NAMES = {dtype: name for name, dtype in FORMATS.items()}
+
+
+def arrays_in(content: RecordDict) -> dict[str, ArrayRecord]:
+    """Return the records of arrays.
+
+    Flower's own view of them refers to itself, which keeps an upload until garbage is collected.
+    """
+    return {name: r for name, r in content.items() if isinstance(r, ArrayRecord)}
+
+
+def texts_in(content: RecordDict) -> dict[str, ConfigRecord]:
+    """Return the records of text and small numbers."""
+    return {name: r for name, r in content.items() if isinstance(r, ConfigRecord)}
 
 
 def put_tensors(content: RecordDict, name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -66,9 +83,21 @@ def _is_entry(entry: object) -> bool:
     return False
 
 
+def vector_of(array: Array) -> NDArray[Any]:
+    """Return an array's numbers without a copy; where they are not NumPy's, almost any error."""
+    data = memoryview(array.data)
+    header = BytesIO(data[:LONGEST_HEADER])
+    if array.stype != "numpy.ndarray" or np.lib.format.read_magic(header) != (1, 0):
+        raise ValueError("not an array as NumPy writes it")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(header)
+    if fortran and len(shape) > 1:
+        raise ValueError("an array in Fortran's order")
+    return np.frombuffer(data[header.tell() :], dtype).reshape(shape)
+
+
 def _vector(content: RecordDict, name: str, kind: str) -> Tensor:
     try:
-        vector = torch.from_numpy(np.array(content.array_records[name][kind].numpy()))
+        vector = torch.from_numpy(np.array(vector_of(arrays_in(content)[name][kind])))
     except Exception as error:  # bytes from elsewhere make NumPy's reader raise almost anything
         raise RunError(f"record {name}: its {kind} values are missing or damaged") from error
     if vector.dtype != FORMATS[kind] or vector.dim() != 1:
@@ -90,7 +119,7 @@ def put_facts(content: RecordDict, name: str, facts: object) -> None:
 
 def get_facts(content: RecordDict, name: str) -> Any:
     """Return what ``put_facts`` added; RunError where it is missing or not JSON."""
-    record = content.config_records.get(name)
+    record = texts_in(content).get(name)
     try:
         return json.loads(str(record["json"])) if record is not None else _missing(name)
     except (KeyError, ValueError) as error:
@@ -146,6 +175,6 @@ def _fields(content: RecordDict, name: str, *keys: str) -> list[Tensor]:
 
 def size_in_bytes(content: RecordDict) -> int:
     """Return the payload bytes of all records, without Flower's own framing."""
-    arrays = sum(record.count_bytes() for record in content.array_records.values())
-    texts = sum(record.count_bytes() for record in content.config_records.values())
+    arrays = sum(record.count_bytes() for record in arrays_in(content).values())
+    texts = sum(record.count_bytes() for record in texts_in(content).values())
     return arrays + texts

@@ -12,13 +12,17 @@ from torch import Tensor
 
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.template import Template
+from fedvemoe_app.flower.wire import LONGEST_HEADER, arrays_in, texts_in, vector_of
 from fedvemoe_app.secagg.codec import digest
 from fedvemoe_app.secagg.layout import Arrays, Field, Lanes, Layout
 from fedvemoe_app.secagg.ring import Ring
 from fedvemoe_app.secagg.transcript import Shown
 
-KAPPA = 256.0
-"""Largest value of a tensor in root mean squares; 32 bits leave a relative step of about 1e-6."""
+KAPPA = {32: 256.0, 16: 32.0}
+"""Largest value of a tensor in root mean squares, by bits of a word.
+
+32 bits leave a relative step of about 1e-6 with ten silos, 16 bits one of 1e-2.
+"""
 OWN = "secagg"
 """The record of a message that belongs to the protocol and differs from silo to silo."""
 
@@ -28,7 +32,7 @@ def layout_of(template: Template, ring: Ring) -> Layout:
     fields = []
     for name, shape in template.shapes.items():
         if name in template.rms:
-            learnt = tuple(ring.step(rms, KAPPA) for rms in template.rms[name])
+            learnt = tuple(ring.step(rms, KAPPA[ring.bits]) for rms in template.rms[name])
             steps = (template.step,) if template.step else learnt
             fields.append(Field(name, shape, "tensors", steps))
         else:
@@ -39,13 +43,13 @@ def layout_of(template: Template, ring: Ring) -> Layout:
 def shown_in(content: RecordDict, layout: Layout) -> Shown:
     """Return what a message shows a silo: every array and every word of text but the protocol's."""
     model: Arrays = {
-        f"{name}/{kind}": array.numpy()
-        for name, record in content.array_records.items()
+        f"{name}/{kind}": vector_of(array)
+        for name, record in arrays_in(content).items()
         for kind, array in record.items()
     }
     texts = [
         digest("record", name, str(dict(record)))
-        for name, record in sorted(content.config_records.items())
+        for name, record in sorted(texts_in(content).items())
         if name != OWN
     ]
     return Shown.of(model, b"".join(texts), layout)
@@ -53,7 +57,7 @@ def shown_in(content: RecordDict, layout: Layout) -> Shown:
 
 def ring_of(content: RecordDict) -> Ring:
     """Return the ring in which a message asks for words; RunError where it does not say."""
-    own = content.config_records[OWN]
+    own = texts_in(content)[OWN]
     try:
         return Ring(int(own["bits"]), int(own["silos"]))  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError) as error:
@@ -65,11 +69,17 @@ def put_lanes(content: RecordDict, lanes: Lanes) -> None:
     content["words"] = ArrayRecord({lane: Array(words) for lane, words in lanes.items()})
 
 
+def most_bytes(layout: Layout) -> int:
+    """Return the bytes of an upload's arrays at most."""
+    sizes = (layout.size(lane) * layout.ring_of(lane).dtype.itemsize for lane in layout.lanes)
+    return sum(size + LONGEST_HEADER for size in sizes)
+
+
 def get_lanes(content: RecordDict) -> Lanes:
-    """Return the lanes that ``put_lanes`` added; RunError where they are missing or damaged."""
+    """Return the lanes that ``put_lanes`` added, read in place; RunError where they are damaged."""
     try:
-        record = content.array_records["words"]
-        return {lane: np.array(array.numpy()) for lane, array in record.items()}  # type: ignore[misc]
+        record = arrays_in(content)["words"]
+        return {lane: vector_of(array) for lane, array in record.items()}  # type: ignore[misc]
     except Exception as error:  # bytes from elsewhere make NumPy's reader raise almost anything
         raise RunError("an upload without its words, or with damaged ones") from error
 
@@ -81,7 +91,7 @@ def put_own(content: RecordDict, **parts: bytes | int) -> None:
 
 def get_own(content: RecordDict, part: str) -> bytes:
     """Return bytes of the protocol's own record; RunError where they are missing."""
-    record = content.config_records.get(OWN)
+    record = texts_in(content).get(OWN)
     value = record.get(part) if record is not None else None
     if not isinstance(value, bytes):
         raise RunError(f"a message without {part} in its record {OWN}")

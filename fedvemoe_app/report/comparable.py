@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedvemoe_app.config import DataSettings
+from fedvemoe_app.config_groups.data import DataSettings
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.report.journal import CONFIG, Run, read_run
 from fedvemoe_app.settings import leaves

@@ -35,7 +35,7 @@ from fedvemoe_app.secagg.transcript import (
     confirmed,
     is_advertisement,
     mask_stream,
-    share_key,
+    share_keys,
     share_place,
 )
 
@@ -98,17 +98,14 @@ class Client:
         session = self._memory.session(fields["session"], "advertised")
         adverts = {name: Advertisement(**advert) for name, advert in fields["adverts"].items()}
         self._check_advertisements(session, adverts)
-        share_keys = {
-            peer: share_key(session.share_private, advert.share_key, session.spec)
-            for peer, advert in adverts.items()
-            if peer != self.name
-        }
+        peers = {peer: advert.share_key for peer, advert in adverts.items() if peer != self.name}
+        agreed = share_keys(session.share_private, peers, session.spec)
         shares = _split(session)
         sealed = {
             peer: keys.seal(key, shares[peer], share_place(session.spec, self.name, peer))
-            for peer, key in share_keys.items()
+            for peer, key in agreed.items()
         }
-        session.adverts, session.share_keys, session.share_private = adverts, share_keys, b""
+        session.adverts, session.share_keys, session.share_private = adverts, agreed, b""
         session.held = {self.name: shares[self.name]}
         session.stage = "shared"
         return pack({"session": session.spec.session, "sealed": sealed})
@@ -119,7 +116,8 @@ class Client:
         if len(adverts) < session.spec.threshold:
             raise SecAggRefusal(f"{len(adverts)} silos advertised, below {session.spec.threshold}")
         for name, advert in adverts.items():
-            advert.check(session.spec, name, self._member.roster)
+            if name != self.name:  # which is what this silo signed, bit for bit
+                advert.check(session.spec, name, self._member.roster)
         check_distinct(adverts.values())
 
     def receive(self, message: bytes) -> SessionSpec:
@@ -158,8 +156,8 @@ class Client:
         bound_to = binding(session.spec, session.sharers, shown)
         added: list[bytes] = [session.seed]
         subtracted: list[bytes] = []
-        for peer in session.held.keys() - {self.name}:
-            pair = keys.agree(session.mask_private, session.adverts[peer].mask_key)
+        peers = {peer: session.adverts[peer].mask_key for peer in session.held if peer != self.name}
+        for peer, pair in keys.agree(session.mask_private, peers).items():
             (added if adds(self.name, peer) else subtracted).append(pair)
         for lane, words in lanes.items():
             streams = partial(mask_stream, bound_to=bound_to, lane=lane)

@@ -6,6 +6,7 @@ Every derived key names its purpose, its session and both ends, so no key serves
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -29,11 +30,17 @@ def public_key(private: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
-def agree(private: bytes, public: bytes) -> bytes:
-    """Return the secret [32] both ends share; SecAggRefusal for a public key of low order."""
+def agree(private: bytes, publics: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the secret [32] shared with each peer; SecAggRefusal for a public key of low order.
+
+    The private key is loaded once: that costs as much as an agreement.
+    """
+    own = X25519PrivateKey.from_private_bytes(private)
     try:
-        peer = X25519PublicKey.from_public_bytes(public)
-        return X25519PrivateKey.from_private_bytes(private).exchange(peer)
+        return {
+            peer: own.exchange(X25519PublicKey.from_public_bytes(public))
+            for peer, public in publics.items()
+        }
     except ValueError:
         raise SecAggRefusal("a peer's public key is not a key") from None
 

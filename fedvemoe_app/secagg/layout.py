@@ -170,7 +170,10 @@ class Accumulator:
         if self.silos == self.layout.ring.n_max:
             raise SecAggRefusal(f"more uploads than n_max {self.silos}")
         for lane, words in upload.items():
-            np.add(self.lanes[lane], words, out=self.lanes[lane])
+            if self.silos:
+                np.add(self.lanes[lane], words, out=self.lanes[lane])
+            else:  # memory that was only promised is cheaper to write than to read first
+                self.lanes[lane][:] = words
         self.silos += 1
 
     def total(self) -> dict[str, NDArray[np.float64]]:

@@ -191,9 +191,8 @@ class Server:
         added = [self._seed(name) for name in self._uploaded]
         subtracted: list[bytes] = []
         for gone in sorted(self._sealed.keys() - set(self._uploaded)):
-            private = self._mask_key(gone)
-            for name in self._uploaded:
-                pair = agree(private, self._adverts[name].mask_key)
+            peers = {name: self._adverts[name].mask_key for name in self._uploaded}
+            for name, pair in agree(self._mask_key(gone), peers).items():
                 (added if adds(name, gone) else subtracted).append(pair)
         for lane, words in self._opened.lanes.items():
             streams = partial(mask_stream, bound_to=self._binding, lane=lane)

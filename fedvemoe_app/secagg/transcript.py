@@ -136,9 +136,10 @@ def confirmed(bound_to: bytes, survivors: Iterable[str]) -> bytes:
     return digest("survivors", bound_to, *sorted(survivors))
 
 
-def share_key(private: bytes, public: bytes, spec: SessionSpec) -> bytes:
-    """Return the key under which a pair seals shares for each other, the same at both ends."""
-    return derive(agree(private, public), digest("share key", spec.hash))
+def share_keys(private: bytes, publics: Mapping[str, bytes], spec: SessionSpec) -> dict[str, bytes]:
+    """Return, by peer, the key under which the pair seals shares, the same at both ends."""
+    purpose = digest("share key", spec.hash)
+    return {peer: derive(secret, purpose) for peer, secret in agree(private, publics).items()}
 
 
 def share_place(spec: SessionSpec, src: str, dst: str) -> bytes:

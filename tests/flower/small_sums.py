@@ -41,8 +41,8 @@ def numbers(seed: int) -> dict[str, Tensor]:
 class WatchedGrid(InProcessGrid):
     """Notes every message and reply; ``alter`` stands on the way of messages."""
 
-    def __init__(self, silos: int, *, tamper: Tamper | None = None) -> None:
-        config = {"seed": 0, "reporting": "full"}
+    def __init__(self, silos: int, message_mb: float, *, tamper: Tamper | None = None) -> None:
+        config = {"seed": 0, "reporting": "full", "message-mb": message_mb}
         super().__init__(cast(ClientApp, client_app), config, silos, tamper=self._noted)
         self.next = tamper or (lambda message, reply: reply)
         self.alter: Alter = lambda message: None
@@ -78,16 +78,24 @@ class SmallSums:
         tamper: Tamper | None = None,
         confirm: bool = False,
         roster: Roster | None = None,
+        message_mb: float = 32.0,
+        bits: int = 32,
     ) -> None:
         self.values: dict[int, Mapping[str, Tensor]] = {i: numbers(i) for i in range(silos)}
-        self.silos = WatchedGrid(silos, tamper=tamper)
+        self.silos = WatchedGrid(silos, message_mb, tamper=tamper)
         self.names = {node: silo_name(node - 1) for node in self.silos.contexts}
         known = roster or simulated_roster(self.names.values(), 0)
         self.server: OneReplyGrid = (
-            SummingGrid(self.silos, self.names)
+            SummingGrid(self.silos, self.names, message_mb=message_mb)
             if privacy == "none"
             else SecureGrid(
-                self.silos, self.names, known, masked=privacy == "secagg", confirm=confirm
+                self.silos,
+                self.names,
+                known,
+                masked=privacy == "secagg",
+                bits=bits,
+                confirm=confirm,
+                message_mb=message_mb,
             )
         )
         self.models = 0
@@ -115,7 +123,7 @@ class SmallSums:
         (reply,) = self.server.send_and_receive(messages, timeout=10)
         return sums_of(reply), Tally.of(reply)
 
-    def set_everywhere(self, **settings: str) -> None:
+    def set_everywhere(self, **settings: str | int | bool) -> None:
         """Set the same in every silo's node config."""
         for context in self.silos.contexts.values():
             context.node_config.update({k.replace("_", "-"): v for k, v in settings.items()})

@@ -27,6 +27,7 @@ from fedvemoe_app.flower import secure_silo
 from fedvemoe_app.flower.wire import get_facts, get_tensors
 from fedvemoe_app.flower.words import OWN, get_lanes
 from fedvemoe_app.report.journal import Run
+from fedvemoe_app.secagg.layout import CANARY
 from fedvemoe_app.silo import Silo
 from tests.federation import SILOS, Settings, federate, without_seconds
 from tests.flower.small_sums import SmallSums, WatchedGrid, equal, numbers
@@ -106,6 +107,26 @@ def test_sums_of_all_modes_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert equal(found["secagg"][0], found["secagg"][1])
     for name, total in found["none"][0].items():
         assert (found["sim"][0][name] - total).norm() <= 1e-4 * total.norm()
+
+
+def test_short_words_sum_to_a_hundredth_and_cost_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = SmallSums(monkeypatch, privacy="none").sum()[0]
+    found = {bits: SmallSums(monkeypatch, bits=bits).sum() for bits in (32, 16)}
+    error = (found[16][0]["delta"] - plain["delta"]).norm() / plain["delta"].norm()
+    assert 1e-5 < error < 1e-2
+    assert torch.equal(found[16][0]["mass"], found[32][0]["mass"])
+    saved = found[32][1].bytes_up - found[16][1].bytes_up
+    assert saved == SILOS * 2 * (80 + len(CANARY))
+
+
+def test_a_run_with_short_words_ends_close_to_one_without(
+    settings: Callable[..., Settings], runs: Callable[..., tuple[Run, Seen]]
+) -> None:
+    run = federate({**settings(privacy="secagg"), **QUICK, "secagg-bits": 16})
+    plain = runs("none")[0]
+    for mine, theirs in zip(run.rounds, plain.rounds, strict=True):
+        assert mine["ppl"] == pytest.approx(theirs["ppl"], rel=0.02)
+    assert run.rounds[0]["ppl"] == pytest.approx(plain.rounds[0]["ppl"], rel=1e-6)
 
 
 def test_the_same_numbers_are_rounded_anew_in_the_next_sum(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ from flwr.common.serde import message_to_proto
 
 from fedvemoe_app.data.assign import silo_name
 from fedvemoe_app.errors import SettingError
-from fedvemoe_app.flower.secure_silo import STATE, policy
+from fedvemoe_app.flower.demands import policy
+from fedvemoe_app.flower.secure_silo import STATE
 from fedvemoe_app.secagg.codec import digest
 from fedvemoe_app.secagg.keys import unseal
 from fedvemoe_app.secagg.memory import Memory
@@ -91,6 +92,55 @@ def test_an_unknown_mode_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingError, match=r"accepted-privacy of this silo: \['masks'\]"):
         policy(sums.silos.contexts[LOST])
     assert "['masks']" in sums.sum()[1].failures["silo-02"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("require-confirm", True, "this silo demands signed survivors"),
+        ("min-silos", SILOS + 1, "a cohort of 4 is below min_silos 5"),
+        ("min-survivors", SILOS, "min_survivors 3 is below 4"),
+    ],
+)
+def test_a_silo_refuses_sessions_below_its_own_demands(
+    key: str, value: int, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums = SmallSums(monkeypatch)
+    sums.silos.contexts[LOST].node_config[key] = value
+    total, tally = sums.sum()
+    assert reason in tally.failures["silo-02"]
+    assert total["count"] == SILOS - 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("require-confirm", True), ("min-silos", SILOS), ("min-survivors", 3)]
+)
+def test_and_takes_part_where_they_are_met(
+    key: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums = SmallSums(monkeypatch, confirm=True)
+    sums.set_everywhere(**{key: value})
+    assert sums.sum()[1].failures == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fix"),
+    [
+        ("require-confirm", "yes", "must be true or false"),
+        ("require-confirm", 1, "must be true or false"),
+        ("min-silos", 2, "must be a whole number of at least 3"),
+        ("min-silos", "4", "must be a whole number of at least 3"),
+        ("min-survivors", 3.5, "must be a whole number of at least 3"),
+        ("min-survivors", True, "must be a whole number of at least 3"),
+    ],
+)
+def test_a_demand_that_is_none_says_its_name(
+    key: str, value: object, fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums = SmallSums(monkeypatch)
+    sums.silos.contexts[LOST].node_config[key] = value  # type: ignore[assignment]
+    _, tally = sums.sum()
+    assert f"{key} = {value} of this silo: {fix}" in tally.failures["silo-02"]
 
 
 def test_a_run_in_the_clear_goes_on_without_the_silo_that_refuses(

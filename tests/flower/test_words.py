@@ -18,6 +18,7 @@ from fedvemoe_app.flower.words import (
     get_lanes,
     get_own,
     layout_of,
+    most_bytes,
     put_lanes,
     put_own,
     ring_of,
@@ -39,7 +40,16 @@ def test_large_tensors_have_a_step_for_each_expert_and_the_rest_is_statistics() 
         "mass": "statistics",
         "delta": "tensors",
     }
-    assert fields["delta"].steps == tuple(KAPPA * rms / RING.qmax for rms in (0.1, 0.3))
+    assert fields["delta"].steps == tuple(KAPPA[32] * rms / RING.qmax for rms in (0.1, 0.3))
+
+
+def test_short_words_have_a_coarser_step_and_half_the_bytes() -> None:
+    layout = layout_of(TEMPLATE, Ring(16, 4))
+    (delta,) = (field for field in layout.fields if field.lane == "tensors")
+    assert delta.steps == tuple(KAPPA[16] * 0.1 / Ring(16, 4).qmax for _ in range(2))
+    one, other = (found.empty()["tensors"].nbytes for found in (layout, LAYOUT))
+    assert 2 * one == other
+    assert most_bytes(layout) < most_bytes(LAYOUT)
 
 
 def test_lanes_travel() -> None:
@@ -51,7 +61,7 @@ def test_lanes_travel() -> None:
     for lane, words in found.items():
         np.testing.assert_array_equal(words, lanes[lane])
         assert words.dtype == lanes[lane].dtype
-        assert words.flags.writeable
+        assert not words.flags.owndata  # read where it lies
 
 
 def damaged() -> RecordDict:

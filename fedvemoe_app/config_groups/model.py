@@ -1,0 +1,37 @@
+"""The settings of the frozen base and of an expert's shape on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedvemoe_app.settings import listed, setting
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """The frozen base and the shape of an expert on it."""
+
+    model_name: str = setting(
+        "builtin:tiny", "base model: a hub name, a local folder, or builtin:tiny (built once)"
+    )
+    base_model: str = setting("", "another name for model-name; leave empty to use model-name")
+    dtype: str = setting(
+        "auto",
+        "number format of the base; auto is the checkpoint's own on a GPU, float32 on a CPU",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    use_4bit: bool = setting(False, "quantise the base to 4-bit NF4 with bitsandbytes (QLoRA)")
+    gradient_checkpointing: bool = setting(False, "recompute activations to save memory")
+    device: str = setting("auto", "auto | cpu | cuda | cuda:N; auto is a GPU where there is one")
+    torch_threads: int = setting(0, "CPU threads of a silo's process; 0 leaves torch's own", low=0)
+    lora_rank: int = setting(8, "rank r of an expert", low=1)
+    lora_alpha: float = setting(16.0, "LoRA scale; products BA are scaled by alpha / r", low=1e-6)
+    target_modules: str = setting(
+        "all-linear", "layers that get experts: all-linear, or names separated by commas"
+    )
+
+    @property
+    def targets(self) -> str | tuple[str, ...]:
+        """The target modules in the form PEFT takes."""
+        names = listed(self.target_modules)
+        return names[0] if names == ("all-linear",) else names
