@@ -1,4 +1,4 @@
-"""What the settings of a run mean to the work of a silo: thresholds, objectives, numbers of slots."""
+"""What the settings of a run mean to a silo's work: thresholds, objectives, numbers of slots."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_lists_are_read_from_text() -> None:
     [
         ({"k-init": 20}, "k-init = 20 exceeds k-max = 12: raise k-max"),
         ({"top-m": 13}, "top-m = 13 exceeds k-max = 12"),
-        ({"privacy": "hope"}, 'privacy = "hope": this version has'),
+        ({"privacy": "hope"}, 'privacy = "hope": must be one of: secagg, sim, none'),
         ({"client-task-mode": "explicit"}, "needs assignment-file"),
         ({"keyword-categories": " , "}, "keyword-categories is empty"),
         ({"target-modules": ""}, "target-modules is empty"),
