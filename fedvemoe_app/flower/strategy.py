@@ -75,7 +75,7 @@ class FedVEMoE(Strategy):
         self._start: dict[str, Tensor] = {}
         self._contributors = torch.full((len(bank.alive),), float(len(self._consortium.nodes)))
         self._members = self._contributors
-        self._structure = _structure(config, bank, recorder)
+        self._structure = _structure(config, method, bank, recorder)
         rounds = config.rounds
         self._vetting = Vetting(recorder, rounds.min_silos)
         self._scales = Scales(
@@ -272,8 +272,10 @@ class FedVEMoE(Strategy):
         return float(self._config.rounds.phase_timeout)
 
 
-def _structure(config: RunConfig, bank: Bank, recorder: Recorder) -> Structure | None:
+def _structure(
+    config: RunConfig, method: Method, bank: Bank, recorder: Recorder
+) -> Structure | None:
     """Return the bank's lifecycle, if the run has one."""
-    if not config.lifecycle.lifecycle:
+    if not (method.lifecycle and config.lifecycle.lifecycle):
         return None
     return Structure(rules(config), len(bank.alive), recorder.changed)
