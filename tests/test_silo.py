@@ -147,9 +147,15 @@ def test_every_setting_of_the_e_step_and_of_training_is_passed_on(config: RunCon
         lora_factors="B",
     )
     changed = replace(config, em=em, rounds=rounds)
+    weighed = replace(config.method, expert_weight="silo", proximal_mu=0.7)
+    fedem, fedprox = (
+        replace(changed, rounds=replace(rounds, strategy=name), method=weighed)
+        for name in ("fedem", "fedprox")
+    )
     found, before = inference(changed), inference(RunConfig())
     assert all(getattr(found, f.name) != getattr(before, f.name) for f in fields(found))
     assert (found.top_m, found.rule, found.kappa, found.gamma) == (3, "softmax", 7.0, 1.5)
-    taught, earlier = training(changed), training(RunConfig())
+    taught, earlier = replace(training(fedem), proximal=0.7), training(RunConfig())
+    assert training(fedprox) == replace(training(changed), proximal=0.7)
     assert all(getattr(taught, f.name) != getattr(earlier, f.name) for f in fields(taught))
     assert (taught.steps, taught.factors, taught.gamma) == (9, "B", 1.5)

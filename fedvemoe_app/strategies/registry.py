@@ -43,6 +43,8 @@ SOMETIMES = (
     *("total-steps", "out-json"),
 )
 """Settings that not every strategy reads."""
+HARMLESS = {"private-slot": "off"}
+"""Values that say what holds anyhow where the setting is not read."""
 
 
 def method_of(config: RunConfig) -> Method:
@@ -120,7 +122,11 @@ def remarks(config: RunConfig) -> list[str]:
         return given[leaf.key] != leaf.default
 
     fixed = [key for key in BANK if kept[key] != given[key] and changed(defaults[key])]
-    unread = [k for k in SOMETIMES if k not in method.reads and changed(defaults[k])]
+    unread = [
+        key
+        for key in SOMETIMES
+        if key not in method.reads and changed(defaults[key]) and given[key] != HARMLESS.get(key)
+    ]
     return [
         *(f"{key} = {given[key]}: {method.name} works with {kept[key]}" for key in fixed),
         *(f"{key} = {given[key]}: {method.name} does not read it" for key in unread),

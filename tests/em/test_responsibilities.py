@@ -141,3 +141,35 @@ def test_duplicates_with_hardly_any_prior_do_no_harm(least: float) -> None:
     weights = stack(log_lik, prior(least, least, 0.5, 0.5))
     assert float(weights.sum()) == pytest.approx(1.0, abs=1e-12)
     assert float(weights[0]) == pytest.approx(float(weights[1]), abs=1e-6)  # a flat direction
+
+
+# The E-steps of other algorithms.
+
+
+def test_argmin_is_one_hot_on_the_least_mean_loss_whatever_the_prior() -> None:
+    log_lik = probe(7)
+    best = int(log_lik.mean(dim=0).argmax())
+    pi = torch.full((4,), 0.3, dtype=torch.float64)
+    pi[best] = 0.1
+    found = infer(log_lik, pi, top_m=2, rule="argmin")
+    for weights in (found.dense, found.predict, found.train):
+        assert weights.tolist() == [float(k == best) for k in range(4)]
+    dead = torch.where(torch.arange(4) == best, 0.0, pi)
+    assert infer(log_lik, dead / dead.sum(), top_m=2, rule="argmin").train[best] == 0.0
+
+
+def test_weights_by_sequence_are_the_fixed_point_of_fedem() -> None:
+    """Goes red when tokens are weighed one by one, or the prior pulls."""
+    lengths = [3, 1, 7, 20, 9]
+    log_lik, pi = probe(8, tokens=sum(lengths), spread=0.3), prior(0.7, 0.1, 0.1, 0.1)
+    found = infer(log_lik, pi, lengths=lengths, top_m=1, rho=0.5, rule="sequence")
+    omega = found.dense
+    q = []
+    for part in torch.split(log_lik, lengths):
+        joint = omega * part.sum(dim=0).exp()
+        q.append(joint / joint.sum())
+    assert torch.allclose(torch.stack(q).mean(dim=0), omega, rtol=0, atol=1e-6)
+    assert (omega > 0).all()
+    assert torch.equal(found.train, omega)
+    assert torch.equal(found.predict, omega)
+    assert not torch.allclose(omega, infer(log_lik, pi, top_m=4, rho=0.0).dense, atol=1e-2)

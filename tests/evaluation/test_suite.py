@@ -148,3 +148,26 @@ def test_answers_are_scored_by_their_best_reference(
 
 def test_a_silo_without_test_data_has_no_scores(experts: Experts) -> None:
     assert suite.evaluate(family(experts, []), BELIEF, max_new_tokens=1) == {}
+
+
+def test_a_silos_own_expert_is_one_more_of_the_mixture(experts: Experts) -> None:
+    """It lies in the last slot; goes red when it is left out of likelihoods or of answers."""
+    rows = tiny.examples(5, seed=6)
+    shared = WEIGHTS.clone()
+    shared[3] = 0.0
+    belief = Belief(shared, shared, share=0.1, private=0.2)
+    own, same = (
+        suite.evaluate(family(experts, rows, rows), one, max_new_tokens=4)
+        for one in (belief, BELIEF)
+    )
+    assert own == same
+    assert suite.predicting(family(experts, rows), belief)[0] == [0, 2, 3]
+
+
+def test_an_own_expert_alone_is_scored_by_its_own_likelihood(experts: Experts) -> None:
+    rows = tiny.examples(5, seed=6)
+    only = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    alone = suite.alone(family(experts, rows))
+    mixture = suite.evaluate(family(experts, rows), Belief(only, only, 1.0), max_new_tokens=1)
+    assert alone.nll == pytest.approx(mixture["task"].nll)
+    assert (alone.tokens, alone.sequences) == (mixture["task"].tokens, 5)

@@ -250,3 +250,37 @@ def test_b_gradient_is_the_mean_token_losss_gradient(attach, folders, tmp_path, 
     for name, gradient in found.items():
         assert gradient.shape == experts.shapes[name][1:]
         assert tiny.relative_error(gradient, expected[name]) < 1e-5
+
+
+@pytest.mark.parametrize("row_cap", [60, 10_000])
+def test_with_a_sequence_posterior_an_example_draws_one_expert(attach, folders, tmp_path, row_cap):
+    """FedEM's local step by brute force: q_sk ~ w_k exp(sum_t log p_k) weighs whole examples."""
+    experts = attach()
+    tiny.randomise(experts)
+    models = plain_experts(experts, folders["llama"], [2, 0], tmp_path)
+    log_lik = torch.stack([tiny.plain_log_lik(model, ROWS) for model in models])
+    counts = torch.tensor([row.targets for row in ROWS])
+    sums = torch.stack([part.sum(1) for part in log_lik.split(counts.tolist(), dim=1)], dim=1)
+    alpha = posterior(sums, WEIGHTS).repeat_interleave(counts, dim=1)
+    result = one_step(experts, posterior="sequence", row_cap=row_cap)
+    torch.testing.assert_close(result.mean_alpha, alpha.mean(dim=1), rtol=1e-4, atol=1e-5)
+    nats = -(WEIGHTS.log()[:, None] + sums.detach()).logsumexp(0).sum() / TOKENS
+    assert result.loss == pytest.approx(float(nats), rel=1e-5)
+    for k, model in enumerate(models):
+        loss = -(alpha[k] * log_lik[k]).sum() / alpha[k].sum()
+        gradients = tiny.plain_gradient(model, loss)
+        for name, gradient in gradients.items():
+            assert tiny.relative_error(-result.delta[name][k], gradient) < 1e-4
+
+
+def test_the_proximal_term_may_pull_elsewhere(attach):
+    experts = attach()
+    start = tiny.randomise(experts)
+    anchor = {name: stack[[1]] for name, stack in start.items()}
+    free = one_step(experts, slots=[0], weights=torch.ones(1)).delta
+    experts.load(start)
+    options = {"proximal": 0.3, "anchor": anchor}
+    pulled = one_step(experts, slots=[0], weights=torch.ones(1), **options).delta
+    for name, delta in free.items():
+        wanted = delta - 0.3 * (start[name][[0]] - anchor[name])
+        torch.testing.assert_close(pulled[name], wanted)
