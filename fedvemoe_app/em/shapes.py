@@ -33,7 +33,7 @@ def update_shapes(experts: int, trained: Mapping[str, tuple[int, ...]]) -> Shape
 
 def unrest_shapes(experts: int) -> Shapes:
     """Return the shapes of ``Unrest.arrays()``, sent beside an assessment's."""
-    return {"unhappy": (experts, 2), "edge": (), "merged": ()}
+    return {"unhappy": (experts, 2), "shared": (experts, experts), "edge": (), "merged": ()}
 
 
 def wishes_shapes(experts: int, size: int) -> Shapes:

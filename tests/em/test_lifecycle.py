@@ -45,11 +45,14 @@ def assessed(*gain: float, displaced: Tensor | None = None, silos: int = SILOS) 
     return Assessment(count, one, -2.0 * count, many, many, tensor(*gain), one, away)
 
 
-def unrest(m: int, *, edge: float = 0.0, merged: float = 0.0, **at: int) -> Unrest:
+def unrest(
+    m: int, *, edge: float = 0.0, merged: float = 0.0, shared: Tensor | None = None, **at: int
+) -> Unrest:
     unhappy = torch.zeros(m, 2, dtype=torch.float64)
     for place, count in at.items():
         unhappy[int(place[1]), int(place[2])] = count
-    return Unrest(unhappy, tensor(edge)[0], tensor(merged * SILOS)[0])
+    apart = torch.eye(m, dtype=torch.float64) if shared is None else shared
+    return Unrest(unhappy, apart, tensor(edge)[0], tensor(merged * SILOS)[0])
 
 
 def seeded(number: int, weight: float = 4.0) -> Seeds:
@@ -287,48 +290,93 @@ def merging() -> Server:
 
 
 def test_an_expert_whose_mass_goes_to_one_other_is_tried_as_a_merge() -> None:
-    before = bank(0, 2, 3)
     server = merging()
-    assert server.bank.slots == [2, 3]
+    assert server.bank.slots == [0, 2, 3]
     assert server.events == []
-    assert float(server.bank.prior[3]) == pytest.approx(float(before.prior[0] + before.prior[3]))
     notice = server.state.notice(server.bank)
-    assert notice.into == 1
+    assert (notice.leaving, notice.into) == (0, 2)
     product = notice.candidate["x.B"] @ notice.candidate["x.A"]
     assert product.shape == (1, 3, 4)
 
 
-def test_a_merge_that_does_not_lower_the_score_is_adopted() -> None:
+def test_a_merge_that_costs_no_more_than_a_prune_is_adopted() -> None:
+    """The prune would cost 0.012 nats, and so does the merge."""
     server = merging()
-    candidate = server.state.candidate
-    server.assess(assessed(1.0, 1.0), unrest(2, merged=-2.0))
+    before, candidate = server.bank.prior, server.state.candidate
+    server.assess(assessed(0.012, 1.0, 1.0), unrest(3, merged=-2.001))
     assert server.kinds == ["merge"]
     assert server.events[0].slots == (0, 3)
     assert server.state.call().adopt
     assert torch.equal(server.bank.experts["x.A"][3], candidate["x.A"][0])
     server.train()
+    assert server.kinds == ["merge"]
+    assert server.bank.slots == [2, 3]
+    assert float(server.bank.prior[3]) == pytest.approx(float(before[0] + before[3]))
     assert not server.state.call().adopt
     assert server.state.notice(server.bank).candidate == {}
     assert server.state.notice(server.bank).since == (0, 7)
 
 
-def test_a_merge_that_lowers_the_score_is_a_prune() -> None:
+def test_a_merge_that_costs_more_than_a_prune_is_a_prune() -> None:
     server = merging()
     before = server.bank.experts["x.A"][3].clone()
-    server.assess(assessed(1.0, 1.0), unrest(2, merged=-2.001))
+    server.assess(assessed(0.011, 1.0, 1.0), unrest(3, merged=-2.001))
+    assert not server.state.call().adopt
     server.train()
     assert server.kinds == ["prune"]
     assert server.events[0].slots == (0,)
+    assert server.bank.slots == [2, 3]
     assert torch.equal(server.bank.experts["x.A"][3], before)
     assert server.state.notice(server.bank).candidate == {}
 
 
-def test_a_merge_whose_assessment_is_void_is_a_prune() -> None:
+def test_a_merge_whose_assessment_is_void_is_tried_again() -> None:
     server = merging()
     server.train()
-    assert server.kinds == ["prune"]
+    assert server.events == []
     assert not server.state.call().adopt
     assert server.state.notice(server.bank).candidate == {}
+    server.assess(assessed(0.0, 1.0, 1.0, displaced=AWAY))
+    assert server.state.plan == "merge"
+
+
+TOGETHER = torch.tensor([[4.0, 2.0, 0.1], [2.0, 1.1, 0.1], [0.1, 0.1, 9.0]]).double()
+
+
+def together(shared: Tensor, merged_score: float) -> Server:
+    server = Server(bank(0, 2, 3))
+    for _ in range(5):
+        server.train()
+        server.assess(assessed(1.0, 0.5, 1.0), unrest(3, shared=shared))
+    server.train()
+    if server.state.candidate:
+        server.assess(assessed(1.0, 0.5, 1.0), unrest(3, shared=shared, merged=merged_score))
+        server.train()
+    return server
+
+
+def test_two_experts_that_the_same_silos_use_alike_become_one_if_that_costs_little() -> None:
+    """Each is worth a lot beside the other. Goes red when worth alone decides."""
+    server = together(TOGETHER, -2.004)
+    assert server.kinds == ["merge"]
+    assert server.events[0].slots == (2, 0)
+    assert server.events[0].numbers["cost"] == pytest.approx(0.048)
+    assert server.bank.slots == [0, 3]
+
+
+def test_two_experts_that_need_each_other_stay_and_are_left_in_peace() -> None:
+    server = together(TOGETHER, -2.005)
+    assert server.events == []
+    assert server.bank.slots == [0, 2, 3]
+    for _ in range(9):
+        assert not server.state.candidate
+        server.assess(assessed(1.0, 0.5, 1.0), unrest(3, shared=TOGETHER))
+        server.train()
+
+
+def test_experts_of_different_silos_are_never_tried_as_one() -> None:
+    apart = torch.tensor([[4.0, 1.0, 0.1], [1.0, 1.1, 0.1], [0.1, 0.1, 9.0]]).double()
+    assert not together(apart, -2.0).events
 
 
 def test_the_axis_is_the_projection_in_which_wishes_differ_most() -> None:

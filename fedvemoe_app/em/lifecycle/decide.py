@@ -1,8 +1,8 @@
 """After an assessment: what the bank is worth, and what is to become of it.
 
 One structural matter at a time, in this order: the verdict on a merged candidate, the verdict
-on a trial, an expert that is due to go, a birth. What is planned here happens at the end of the
-next training round (``restructure``), when the bank moves anyway.
+on a trial, an expert that is due to go, two experts that are one, a birth. What is planned here
+happens at the end of the next training round (``restructure``), when the bank moves anyway.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from fedvemoe_app.em.statistics import Assessment, spread
 
 TOLERANCE = 1e-6
 """Nats per token by which a merge may lower the score: rounding of sums, and no more."""
+APART = 4
+"""Times the cool-down after which two experts that could not be merged may be tried again."""
 LONGEST = 3
 """Times the rounds of a trial that it lasts at most, if the expert still gains worth."""
 
@@ -32,9 +34,10 @@ def decide(
     ``silos`` is the size of the federation, of which ``total.silos`` answered: worth is scaled
     to all of them. The bank differs only where a merged candidate is adopted.
     """
-    state = _seen(state, bank, total, unrest, rules, silos / float(total.silos))
+    scale = silos / float(total.silos)
+    state = _seen(state, bank, total, unrest, rules, scale)
     if state.candidate:
-        return _merge_verdict(state, bank, total, unrest)
+        return _merge_verdict(state, bank, total, unrest, rules, scale)
     if state.trial != NONE:
         return _trial_verdict(state, bank, total, rules)
     if state.rest or state.round <= rules.warm_up:
@@ -42,6 +45,11 @@ def decide(
     due = _due(state, bank, rules)
     if due is not None:
         return _planned_end(state, bank, total, due, rules), bank, []
+    pair = _entangled(state, bank, unrest, rules)
+    if pair is not None:
+        apart = APART * rules.cool_down
+        pair_plan = replace(state, plan="merge", slot=pair[0], other=pair[1], due=False)
+        return replace(pair_plan, apart=apart), bank, []
     state, events = _planned_birth(state, bank, total, unrest, rules)
     return state, bank, events
 
@@ -66,6 +74,7 @@ def _seen(
         rising=state.trial != NONE and edge > average,
         rest=max(0, state.rest - 1),
         hold=max(0, state.hold - 1),
+        apart=max(0, state.apart - 1),
         full=state.full and bool(living.all()),
     )
 
@@ -76,20 +85,26 @@ def _over_slots(values: Tensor, bank: Bank) -> Tensor:
 
 
 def _merge_verdict(
-    state: Lifecycle, bank: Bank, total: Assessment, unrest: Unrest
+    state: Lifecycle, bank: Bank, total: Assessment, unrest: Unrest, rules: Rules, scale: float
 ) -> tuple[Lifecycle, Bank, list[Event]]:
-    """Adopt the candidate if the score does not fall; else the merge was a plain prune."""
-    silos = float(total.silos)
-    before, after = float(total.score) / silos, float(unrest.merged) / silos
-    numbers = {"score": before, "score_merged": after}
-    pair = (state.slot, state.other)
-    done = replace(state, slot=NONE)
-    why = f"the bank scores {after:.4f} with {pair[0]} merged into {pair[1]}, {before:.4f} without"
-    if after < before - TOLERANCE:
-        event = Event("prune", pair[:1], why, numbers)
-        return replace(done, candidate={}, other=NONE), bank, [event]
-    event = Event("merge", pair, why, numbers)
-    return replace(done, adopting=True), bank.adopt(state.other, state.candidate), [event]
+    """Adopt the candidate if it costs no more than it may.
+
+    That is what closing the expert would cost where that is due, else what a newborn expert
+    must be worth: two experts that are worth less than that over their merger are one.
+    """
+    leaving, into = state.slot, state.other
+    cost = float(total.score - unrest.merged) * scale
+    gain = float(total.gain[bank.slots.index(leaving)]) * scale
+    price = max(gain, 0.0) if state.due else rules.birth_worth
+    if cost > price + TOLERANCE * float(total.silos) * scale:
+        if state.due:
+            return replace(state, candidate={}, plan="prune"), bank, []
+        return replace(state, candidate={}, slot=NONE, other=NONE), bank, []
+    why = f"experts {leaving} and {into} are one: that costs {cost:.3f}, of {price:.3f} allowed"
+    event = Event("merge", (leaving, into), why, {"cost": cost, "price": price})
+    target = torch.nn.functional.one_hot(torch.tensor(into), len(bank.alive))
+    state = replace(state, adopting=True, plan="absorb", shares=target.to(torch.float64))
+    return state, bank.adopt(into, state.candidate), [event]
 
 
 def _trial_verdict(
@@ -136,8 +151,29 @@ def _planned_end(
     moved = _displaced(total, bank, slot)
     shares = _over_slots(moved, bank)
     if float(moved.sum()) > 0 and float(moved.max() / moved.sum()) > rules.merge_share:
-        return replace(state, plan="merge", slot=slot, other=int(shares.argmax()), shares=shares)
+        return replace(
+            state, plan="merge", slot=slot, other=int(shares.argmax()), due=True, shares=shares
+        )
     return replace(state, plan="prune", slot=slot, shares=shares)
+
+
+def _entangled(
+    state: Lifecycle, bank: Bank, unrest: Unrest, rules: Rules
+) -> tuple[int, int] | None:
+    """Return the two slots, the lesser first, that the same silos use in the same proportion.
+
+    Such experts share out the tokens of one domain between them. Each is then worth something
+    beside the other, so that neither is ever due, and one alone would learn it as well.
+    """
+    old = (state.age > rules.trial_rounds)[bank.slots]
+    power = unrest.shared.diagonal().clamp(min=1e-12).sqrt()
+    likeness = unrest.shared / torch.outer(power, power)
+    likeness = likeness * torch.outer(old, old).fill_diagonal_(False)
+    if state.apart or float(likeness.max()) < rules.entangled:
+        return None
+    pair = divmod(int(likeness.argmax()), len(likeness))
+    lesser, greater = sorted(pair, key=lambda column: float(power[column]))
+    return bank.slots[lesser], bank.slots[greater]
 
 
 def _planned_birth(

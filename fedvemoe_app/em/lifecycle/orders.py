@@ -20,7 +20,7 @@ class Notice:
     ``level [K]`` split the wishes of the last training: a silo stands on side 1 of expert k if
     its wish has ``<wish, axis_k> > level_k``; an axis of zeros has no sides. ``trial`` is the
     column of an expert on trial; ``candidate`` [1, ...] a merged expert that might take the place
-    of column ``into``.
+    of columns ``leaving`` and ``into``.
     """
 
     round: int
@@ -29,6 +29,7 @@ class Notice:
     axis: Tensor
     level: Tensor
     trial: int | None = None
+    leaving: int | None = None
     into: int | None = None
     candidate: Mapping[str, Tensor] = field(default_factory=dict)
 

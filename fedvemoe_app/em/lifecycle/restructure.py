@@ -32,20 +32,20 @@ def restructure(
     ``held`` is the bank that silos trained on, ``moved`` what their sums made of it; ``wishes``
     and ``seeds`` are sums over the living experts of ``held``, None where their sum is void.
     """
-    state, events = _new_round(state, held, wishes)
-    bank, more = moved, list[Event]()
+    state = _new_round(state, held, wishes)
+    bank, events = moved, list[Event]()
     if state.plan == "birth":
-        state, bank, more = _birth(state, held, moved, seeds, rules)
-    elif state.plan in ("close", "prune"):
-        state, bank, more = _end(state, moved, rules)
+        state, bank, events = _birth(state, held, moved, seeds, rules)
+    elif state.plan in ("close", "prune", "absorb"):
+        state, bank, events = _end(state, moved, rules)
     elif state.plan == "merge":
-        state, bank = _merge(state, moved, rules)
-    return replace(state, plan="none"), bank, events + more
+        pair = [state.slot, state.other]
+        candidate, _ = merged([moved.expert(one) for one in pair], moved.prior[pair].tolist())
+        state = replace(state, candidate=candidate)
+    return replace(state, plan="none"), bank, events
 
 
-def _new_round(
-    state: Lifecycle, held: Bank, wishes: Wishes | None
-) -> tuple[Lifecycle, list[Event]]:
+def _new_round(state: Lifecycle, held: Bank, wishes: Wishes | None) -> Lifecycle:
     """Return the state of the next round, in which a candidate is adopted or gone."""
     axis, level = torch.zeros_like(state.axis), torch.zeros_like(state.level)
     if wishes is not None:
@@ -53,12 +53,9 @@ def _new_round(
         axis, level = (spread(one, slots, size) for one in sides(wishes))
     state = replace(state, round=state.round + 1, axis=axis, level=level)
     if not state.candidate:
-        return state, []
-    done = replace(state, candidate={}, other=NONE, adopting=False)
-    if state.adopting:
-        return done.renewed(state.other), []
-    why = f"expert {state.slot} goes; what a merge would bring was not heard"
-    return replace(done, slot=NONE), [Event("prune", (state.slot,), why)]
+        return state
+    done = replace(state, candidate={}, adopting=False)
+    return done.renewed(state.other) if state.adopting else done
 
 
 def _birth(
@@ -82,7 +79,7 @@ def _birth(
 
 
 def _end(state: Lifecycle, moved: Bank, rules: Rules) -> tuple[Lifecycle, Bank, list[Event]]:
-    """Close a slot: of an expert that failed its trial, or of one that is worth too little."""
+    """Close a slot: of an expert that failed its trial, is worth too little, or was merged."""
     slot, closing = state.slot, state.plan == "close"
     worth = state.edge if closing else float(state.worth[slot])
     price = rules.birth_worth if closing else rules.prune_worth
@@ -93,15 +90,6 @@ def _end(state: Lifecycle, moved: Bank, rules: Rules) -> tuple[Lifecycle, Bank, 
     if closing:
         wait = 2 * state.wait
         state = replace(state, trial=NONE, edge=0.0, hold=wait, wait=wait)
-    state = replace(state.renewed(slot), slot=NONE, rest=rules.cool_down)
-    return state, bank, [event]
-
-
-def _merge(state: Lifecycle, moved: Bank, rules: Rules) -> tuple[Lifecycle, Bank]:
-    """Close ``slot`` and make the candidate for ``other``, to be judged by the next assessment."""
-    pair = [state.slot, state.other]
-    candidate, _ = merged([moved.expert(slot) for slot in pair], moved.prior[pair].tolist())
-    to_other = torch.nn.functional.one_hot(torch.tensor(pair[1]), len(moved.alive))
-    bank = moved.without(state.slot, to_other.to(torch.float64))
-    state = replace(state.renewed(state.slot), candidate=candidate, rest=rules.cool_down)
-    return state, bank
+    absorbed = state.plan == "absorb"  # its merge was the event
+    state = replace(state.renewed(slot), slot=NONE, other=NONE, rest=rules.cool_down)
+    return state, bank, [] if absorbed else [event]

@@ -26,8 +26,9 @@ class Rules:
     trial_rounds, patience, cool_down, warm_up
         Rounds that a trial lasts, that an expert must be worth too little, between two events,
         and before the first.
-    merge_share
-        Share of a closing expert's mass that one other must take for a merge.
+    merge_share, entangled
+        Share of a closing expert's mass that one other must take for a merge; and likeness in
+        use (cosine over silos) from which two experts are tried as one though each has its worth.
     c_min
         Fewest silos in any sum of vectors; a birth needs two in any case.
     memory
@@ -45,6 +46,7 @@ class Rules:
     cool_down: int = 3
     warm_up: int = 3
     merge_share: float = 0.6
+    entangled: float = 0.9
     c_min: int = 1
     memory: float = 0.4
     observations: int = 3

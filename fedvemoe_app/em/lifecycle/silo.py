@@ -56,6 +56,7 @@ def assess(
     )
     unrest = Unrest(
         unhappy=_one_hot(main_column, side, len(notice.slots)),
+        shared=torch.outer(sums.mass, sums.mass),
         edge=_scalar(_edge(probe, bank, notice, inference, private)),
         merged=_scalar(_merged(probe, candidate, bank, notice, inference)),
     )
@@ -86,10 +87,13 @@ def _edge(
 def _merged(
     probe: Probe, candidate: Tensor, bank: Bank, notice: Notice, inference: em.Inference
 ) -> float:
-    if notice.into is None or not len(candidate):
+    if notice.into is None or notice.leaving is None or not len(candidate):
         return 0.0
+    prior = bank.prior.clone()
+    prior[notice.into] += prior[notice.leaving]
+    prior[notice.leaving] = 0.0
     columns = _replaced(probe.scored, [notice.into], candidate)
-    tokens = scored(columns, probe.owners, bank.prior, tau=inference.tau)
+    tokens = scored(columns, probe.owners, prior, tau=inference.tau)
     return float(tokens.sum()) / len(tokens)
 
 

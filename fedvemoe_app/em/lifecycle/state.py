@@ -13,8 +13,8 @@ from fedvemoe_app.em.lifecycle.orders import Call, Notice
 from fedvemoe_app.em.lifecycle.rules import Rules
 from fedvemoe_app.em.state import Bank
 
-PLANS = ("none", "birth", "close", "prune", "merge")
-Plan = Literal["none", "birth", "close", "prune", "merge"]
+PLANS = ("none", "birth", "close", "prune", "merge", "absorb")
+Plan = Literal["none", "birth", "close", "prune", "merge", "absorb"]
 NONE = -1
 
 
@@ -31,10 +31,11 @@ class Lifecycle:
     how long it takes after a rejection. ``trial`` is the slot on trial, ``edge`` its running
     worth, and ``rising`` says that the last assessment was above it. ``plan`` is what the end of
     the next training round will do to ``slot``: a birth from this parent by ``side``, a close, a
-    prune, or a merge into ``other``; its mass goes by ``shares [K]``. ``alone``: the parent's own
-    sum rests in that round. ``candidate`` is a merged expert for slot ``other`` under assessment,
-    and ``adopting`` says that the silos are yet to be told to take it. ``full`` remembers that
-    being out of slots was reported.
+    prune, or to try it merged with ``other`` (``due`` says it would be pruned otherwise), or to
+    close it after that merge; its mass goes by ``shares [K]``. ``alone``: the parent's own sum
+    rests in that round. ``candidate`` is the merged expert under assessment, and ``adopting``
+    says that the silos are yet to be told to take it; ``apart`` rounds until two experts may
+    be tried that are not due. ``full`` remembers that being out of slots was reported.
     """
 
     age: Tensor
@@ -55,6 +56,8 @@ class Lifecycle:
     slot: int = NONE
     side: int = 0
     other: int = NONE
+    due: bool = False
+    apart: int = 0
     alone: bool = False
     adopting: bool = False
     full: bool = False
@@ -82,6 +85,7 @@ class Lifecycle:
             axis=self.axis[living],
             level=self.level[living],
             trial=slots.index(self.trial) if self.trial != NONE else None,
+            leaving=slots.index(self.slot) if self.candidate else None,
             into=slots.index(self.other) if self.candidate else None,
             candidate=self.candidate,
         )
@@ -128,7 +132,9 @@ class Lifecycle:
 
 _TENSORS = ("age", "worth", "below", "since", "axis", "level", "shares")
 _NUMBERS: dict[str, type[int] | type[float] | type[bool]] = {
-    **dict.fromkeys(("round", "rest", "hold", "wait", "trial", "slot", "side", "other"), int),
+    **dict.fromkeys(
+        ("round", "rest", "hold", "wait", "trial", "slot", "side", "other", "apart"), int
+    ),
     "edge": float,
-    **dict.fromkeys(("rising", "alone", "adopting", "full"), bool),
+    **dict.fromkeys(("rising", "due", "alone", "adopting", "full"), bool),
 }

@@ -21,15 +21,17 @@ from fedvemoe_app.em.statistics import Sums, spread
 
 @dataclass(frozen=True, slots=True)
 class Unrest(Sums):
-    """Sums of an assessment: ``unhappy [K, 2]``, ``edge []`` and ``merged []``.
+    """Sums of an assessment: ``unhappy [K, 2]``, ``shared [K, K]``, ``edge []``, ``merged []``.
 
-    ``unhappy`` counts dissatisfied silos by main expert and side. ``edge`` is the worth of the
-    expert on trial where every silo has its private slot beside; ``merged`` the score F with the
-    merged candidate in its place. Both are nats per token summed over silos, and zero where there
+    ``unhappy`` counts dissatisfied silos by main expert and side; ``shared`` is r_ij r_ik, from
+    which it is known which experts the same silos use. ``edge`` is the worth of the expert on
+    trial where every silo has its private slot beside; ``merged`` the score F with the merged
+    candidate in the place of its two. Both are nats per token summed over silos; zero where there
     is no trial or no candidate.
     """
 
     unhappy: Tensor
+    shared: Tensor
     edge: Tensor
     merged: Tensor
 
