@@ -58,5 +58,9 @@ def training(config: RunConfig) -> Training:
 
 
 def slots_of(config: RunConfig) -> int:
-    """Return how many experts are resident: the bank's, and the silo's own where it has one."""
-    return config.em.k_max + (method_of(config).personal != "none")
+    """Return how many experts are resident: the bank's, and one more where there may be one.
+
+    That is the silo's own, or a merged expert that is tried beside the whole bank.
+    """
+    method = method_of(config)
+    return config.em.k_max + (method.personal != "none" or method.lifecycle)

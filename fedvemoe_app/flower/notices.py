@@ -11,11 +11,12 @@ from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.wire import get_facts, get_tensors, put_facts, put_tensors
 
 CANDIDATE = "candidate/"
+FACTS = ("round", "slots", "since", "trial", "leaving", "into")
 
 
 def put_notice(content: RecordDict, notice: Notice) -> None:
     """Add the notice that comes with a bank."""
-    facts = {key: getattr(notice, key) for key in ("round", "slots", "since", "trial", "into")}
+    facts = {key: getattr(notice, key) for key in FACTS}
     put_facts(content, "notice.facts", facts)
     candidate = {f"{CANDIDATE}{name}": tensor for name, tensor in notice.candidate.items()}
     put_tensors(content, "notice", {"axis": notice.axis, "level": notice.level, **candidate})
@@ -35,6 +36,7 @@ def get_notice(content: RecordDict) -> Notice | None:
             axis=tensors["axis"],
             level=tensors["level"],
             trial=facts["trial"],
+            leaving=facts["leaving"],
             into=facts["into"],
             candidate=candidate,
         )

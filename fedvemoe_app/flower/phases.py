@@ -69,7 +69,7 @@ def assess(content: RecordDict, context: Context) -> RecordDict:
         belief, sums["contributors"] = replace(belief, train=first), first
     memory.remember(context.state, order["round"], bank, belief)
     if silo.name not in order["next"]:  # it will not train, so it is no crowd to hide in
-        sums["contributors"] = torch.zeros_like(sums["contributors"])
+        sums |= {n: torch.zeros_like(sums[n]) for n in ("contributors", "unhappy") if n in sums}
     report = {**_beliefs(belief), "scores": {}, "negative_transfer": None}
     if order["evaluate"]:
         scored, said = _evaluated(silo, belief, own, order["tasks"], context)
