@@ -30,11 +30,17 @@ METHODS: dict[str, Settings] = {
     "fedem, random start": {"strategy": "fedem", "start": "random"},
 }
 
-COMMON: Settings = {"torch-threads": 1, "generate-examples": 4}
-EMBEDDED: Settings = {"num-server-rounds": 10, "local-steps": 20, "eval-every": 10}
+COMMON: Settings = {"torch-threads": 1, "generate-examples": 4, "trackers": "none"}
+EMBEDDED: Settings = {
+    "num-server-rounds": 10,
+    "local-steps": 20,
+    "eval-every": 10,
+    "probe-tokens": 500,
+}
 LONG: Settings = {
     "num-server-rounds": 36,
     "local-steps": 10,
+    "probe-tokens": 400,
     "eval-every": 36,
     "private-slot": "off",
     "c-min": 1,
@@ -79,7 +85,7 @@ def _starts(*numbers: int) -> dict[str, Settings]:
 
 
 def _keywords(categories: str) -> Settings:
-    return {"keyword-categories": categories, "num-server-rounds": 10, "eval-every": 10}
+    return {**EMBEDDED, "keyword-categories": categories, "seq-len": 96, "max-instances": 150}
 
 
 STUDIES: dict[str, Study] = {
