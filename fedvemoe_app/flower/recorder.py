@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.state import Bank
-from fedvemoe_app.em.statistics import Assessment, Update, spread
+from fedvemoe_app.em.statistics import Assessment, Update
 from fedvemoe_app.evaluation.histogram import worst
 from fedvemoe_app.evaluation.scores import Score, pool
 from fedvemoe_app.evaluation.task_rows import TaskRows
@@ -23,7 +22,7 @@ from fedvemoe_app.evaluation.transfer import (
     summarize_sums,
 )
 from fedvemoe_app.flower.one_reply import Tally
-from fedvemoe_app.flower.reports import read_reports
+from fedvemoe_app.flower.reports import over_slots, read_reports
 from fedvemoe_app.report.journal import Journal
 from fedvemoe_app.report.progress import Progress
 from fedvemoe_app.report.rows import ClientRow, EventRow, RoundRow, TaskRow
@@ -41,6 +40,7 @@ class _Round:
     rows: TaskRows | None = None
     figures: Mapping[str, Tensor] = field(default_factory=dict)
     reports: Mapping[str, Any] = field(default_factory=dict)
+    lost: int = 0  # silos that were asked to train and are not in the sum
     seconds: dict[str, float] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0
@@ -82,6 +82,8 @@ class Recorder:
         self._round.bytes_down += tally.bytes_down
         if phase == "assess":
             self._round.reports = tally.reports
+        if phase == "train":
+            self._round.lost = len(tally.failures)
         if tally.void:
             LOG.warning("round %d, %s: void, nothing applied: %s", round_, phase, tally.void)
             self._journal.event(
@@ -97,6 +99,27 @@ class Recorder:
     def trained(self, total: Update) -> None:
         """Keep the sums of the M-step for the round's row."""
         self._round.update = total
+
+    def counted(self, round_: int, slots: Sequence[int], silos: Tensor) -> None:
+        """Note which summed experts may hold fewer than c-min silos, of ``silos`` [K] counted.
+
+        How many are left is not asked for: the difference would tell what a lost silo trains.
+        """
+        least, lost = self._config.output.c_min, self._round.lost
+        few = [k for k, count in enumerate(silos.tolist()) if least <= count < least + lost]
+        if few:
+            numbers = {"counted": [round(float(silos[k])) for k in few], "lost": lost}
+            why = f"{lost} silos fell out after the count: fewer than c-min = {least} may be left"
+            LOG.warning("round %d, experts %s: %s", round_, [slots[k] for k in few], why)
+            self._journal.event(
+                EventRow(
+                    round=round_,
+                    event="below-c-min",
+                    slots=[slots[k] for k in few],
+                    why=why,
+                    numbers=numbers,
+                )
+            )
 
     def assessed(self, total: Assessment, sums: Mapping[str, Tensor], rows: TaskRows) -> None:
         """Keep the sums of the E-step; with an evaluation, scores [rows, 6] and histograms."""
@@ -174,7 +197,7 @@ class Recorder:
         total = self._round.assessment
         if total is None:
             return None
-        mass: list[float] = _to_slots(total.mass, bank).tolist()
+        mass: list[float] = over_slots(total.mass, bank).tolist()
         return mass
 
     def _task_rows(self, round_: int) -> list[TaskRow]:
@@ -203,22 +226,7 @@ class Recorder:
             LOG.warning("round %d: no row of %s: %s", round_, silo, why)
             self._failed("bad-report", round_, "assess", silo, why)
         known = negative_transfer({s: one.score.ppl for s, one in reports.items()}, self._local)
-        return [
-            ClientRow(
-                round=round_,
-                client=silo,
-                tasks=report.tasks,
-                category=report.category,
-                domain=report.domain,
-                ppl=report.score.ppl,
-                rouge_l=report.score.rouge_l_percent,
-                exact_match=report.score.exact_match_percent,
-                responsibilities=_to_slots(report.responsibilities, bank).tolist(),
-                active=[bank.slots[k] for k in report.active],
-                negative_transfer=known.get(silo, report.negative_transfer),
-            )
-            for silo, report in reports.items()
-        ]
+        return [report.row(round_, silo, bank, known.get(silo)) for silo, report in reports.items()]
 
     def _failed(self, event: str, round_: int, phase: str, silo: str, why: str) -> None:
         numbers = {"silo": silo, "phase": phase}
@@ -227,12 +235,6 @@ class Recorder:
 
 def _counts(buckets: Tensor) -> list[int]:
     return [round(count) for count in buckets.tolist()]
-
-
-def _to_slots(values: Tensor | Sequence[float], bank: Bank) -> Tensor:
-    """Return values [living] of the living experts over all slots [K_max]."""
-    living = torch.as_tensor(values, dtype=torch.float64)
-    return spread(living, torch.tensor(bank.slots), len(bank.alive))
 
 
 def _in_words(row: RoundRow) -> str:

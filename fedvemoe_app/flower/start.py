@@ -24,25 +24,34 @@ def start_shapes(size: int, clusters: int, restarts: int) -> dict[str, Shapes]:
 
 
 def find_clusters(
-    ask: Ask, *, clusters: int, restarts: int, iterations: int, seed: int
+    ask: Ask, *, clusters: int, restarts: int, iterations: int, seed: int, least: int = 1
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return what a silo needs to find its first expert, and the silos in each cluster [K].
 
     The former, ``mean`` [d] and ``centroids`` [K, d], are to be sent; the latter stay here.
-    One exchange for the moments, one per k-means iteration, all restarts side by side; it stops
-    early when no centroid moves.
+    One exchange for the moments, then for each k-means iteration one that counts members and one
+    that sums directions, of clusters with ``least`` members alone, all restarts side by side; a
+    last one counts. It stops early when no restart moves whose clusters are all large enough.
     """
     rng = seeds.stream(seed, "start")
     moments = sketch.Moments.from_arrays(ask("sketch", {}))
     mean = moments.first / moments.silos
     spread = moments.second - moments.silos * torch.outer(mean, mean)
+
+    def summed(centroids: Tensor, opened: Tensor) -> sketch.Clusters:
+        asked = {"mean": mean, "centroids": centroids, "open": opened}
+        return sketch.Clusters.from_arrays(ask("cluster", asked))
+
     centroids = sketch.seeds_of(spread, clusters, restarts, rng)
+    counted = summed(centroids, torch.zeros(restarts, clusters, dtype=torch.bool))
     for _ in range(iterations):
-        total = sketch.Clusters.from_arrays(ask("cluster", {"mean": mean, "centroids": centroids}))
-        moved = sketch.lloyd(centroids, total, rng)
-        still = torch.allclose(moved, centroids, atol=1e-9)
-        best, members = sketch.best(moved, total), sketch.best(total.members, total)
-        centroids = moved
-        if still:
+        opened = sketch.crowded(counted.members, least)
+        total = summed(centroids, opened) if opened.any() else counted
+        moved = sketch.lloyd(total, opened, sketch.seeds_of(spread, clusters, restarts, rng))
+        able = opened.all(dim=1)
+        if able.any() and torch.allclose(moved[able], centroids[able], atol=1e-9):
             break
-    return {"mean": mean, "centroids": best}, members
+        centroids = moved
+        counted = summed(centroids, torch.zeros_like(opened))
+    chosen = sketch.best(counted, least)
+    return {"mean": mean, "centroids": centroids[chosen]}, counted.members[chosen]

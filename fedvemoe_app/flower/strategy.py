@@ -68,7 +68,7 @@ class FedVEMoE(Strategy):
         self._recorder = recorder
         self._start: dict[str, Tensor] = {}
         self._contributors = torch.full((len(bank.slots),), float(len(consortium.nodes)))
-        self._members = self._contributors
+        self._members = self._counted = self._contributors
         self._void = 0
         rounds = config.rounds
         self._scales = Scales(
@@ -103,8 +103,8 @@ class FedVEMoE(Strategy):
         content = RecordDict()
         living = self.bank.living()
         warming = bool(self._start) and server_round <= self._config.em.warmup_rounds
-        contributors = self._members if warming else self._contributors
-        order = {"round": server_round, "open": self._open(contributors)}
+        self._counted = self._members if warming else self._contributors
+        order = {"round": server_round, "open": self._open(self._counted)}
         put_facts(content, "order", order)
         put_tensors(content, "held", {"mark": mark(living)})
         if warming:
@@ -133,6 +133,7 @@ class FedVEMoE(Strategy):
         )
         self.bank = self.bank.with_living(moved)
         self._recorder.trained(total)
+        self._recorder.counted(server_round, self.bank.slots, self._counted)
         return None, None
 
     def configure_evaluate(
@@ -210,6 +211,7 @@ class FedVEMoE(Strategy):
             restarts=em.sketch_restarts,
             iterations=em.sketch_iterations,
             seed=self._config.output.seed,
+            least=self._config.output.c_min,
         )
 
     def _accepted(

@@ -95,7 +95,7 @@ def test_a_lost_silo_costs_its_contribution_only(without_silo: Run) -> None:
 
 def test_a_lost_silo_is_an_event_of_each_phase(without_silo: Run) -> None:
     found = [(row["round"], row["event"], row["numbers"]) for row in without_silo.events]
-    phases = [(0, phase) for phase in ("assess", "sketch", "cluster", "cluster")]
+    phases = [(0, phase) for phase in ("assess", "sketch", "cluster", "cluster", "cluster")]
     phases += [(1, "train"), (1, "assess")]
     assert found == [
         (number, "dropout", {"silo": "silo-02", "phase": phase}) for number, phase in phases
