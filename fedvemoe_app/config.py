@@ -181,8 +181,7 @@ class OutputSettings:
         False, "silos sign who is in a sum before they unmask it (against an active server)"
     )
     reporting: str = setting(
-        "auto",
-        "figures per silo (full) or sums only; auto is full, with a roster aggregate",
+        *("auto", "figures per silo, or sums only; auto is full, with a roster aggregate"),
         choices=("auto", "full", "aggregate"),
     )
     seed: int = setting(0, "seed of every random stream", low=0)

@@ -107,7 +107,7 @@ class Recorder:
         """
         least, lost = self._config.output.c_min, self._round.lost
         few = [k for k, count in enumerate(silos.tolist()) if least <= count < least + lost]
-        if few:
+        if few and least > 1:
             numbers = {"counted": [round(float(silos[k])) for k in few], "lost": lost}
             why = f"{lost} silos fell out after the count: fewer than c-min = {least} may be left"
             LOG.warning("round %d, experts %s: %s", round_, [slots[k] for k in few], why)
