@@ -57,7 +57,7 @@ SMALL: Settings = {
     "warmup-rounds": 1,
     "sketch-size": 8,
     "sketch-restarts": 2,
-    "sketch-iterations": 2,
+    "sketch-iterations": 1,
     "eval-examples": 6,
     "generate-examples": 1,
     "max-new-tokens": 3,

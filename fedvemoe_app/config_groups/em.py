@@ -37,5 +37,5 @@ class EmSettings:
     )
     warmup_rounds: int = setting(3, "rounds in which a silo trains its first expert", low=0)
     sketch_size: int = setting(128, "numbers in a gradient sketch", low=2)
-    sketch_restarts: int = setting(16, "k-means restarts, side by side", low=1)
-    sketch_iterations: int = setting(8, "k-means iterations, one tiny exchange each", low=1)
+    sketch_restarts: int = setting(64, "k-means restarts, side by side", low=1)
+    sketch_iterations: int = setting(4, "k-means iterations, two tiny exchanges each", low=1)

@@ -2,7 +2,8 @@
 
 With B = 0 all experts are equal and stay nearly so. Each silo sketches the gradient of its loss
 with respect to B (shared A), d numbers that keep angles; spherical k-means runs on sums over
-silos per centroid, all restarts side by side in one message (method-details.md, 2.5).
+silos per centroid, all restarts side by side in one message (method-details.md, 2.5). A sum
+over one silo is its direction, so members are counted before directions are summed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ class Moments(Sums):
 
 @dataclass(frozen=True, slots=True)
 class Clusters(Sums):
-    """Per restart R and centroid K: ``members [R, K]``, ``vectors [R, K, d]``, ``cosine [R]``."""
+    """Per restart R and centroid K: ``members [R, K]``, ``vectors [R, K, d]``, ``cosine [R]``.
+
+    Vectors are zero for clusters that are not open; members and cosines count all silos.
+    """
 
     members: Tensor
     vectors: Tensor
@@ -81,27 +85,43 @@ def seeds_of(second: Tensor, clusters: int, restarts: int, rng: np.random.Genera
     return unit(draws @ basis.T)
 
 
-def join(direction: Tensor, centroids: Tensor) -> Clusters:
-    """Return one silo's part in a Lloyd step: it joins the nearest centroid of every restart."""
+def join(direction: Tensor, centroids: Tensor, opened: Tensor) -> Clusters:
+    """Return one silo's part in a step: it joins the nearest centroid of every restart.
+
+    Its direction goes into clusters that are ``opened`` [R, K] alone.
+    """
     cosines = centroids @ direction  # [R, K]
     best = cosines.max(dim=1)
     members = torch.nn.functional.one_hot(best.indices, centroids.shape[1]).to(torch.float64)
-    return Clusters(members, members.unsqueeze(-1) * direction, best.values)
+    return Clusters(members, (members * opened).unsqueeze(-1) * direction, best.values)
 
 
-def lloyd(centroids: Tensor, total: Clusters, rng: np.random.Generator) -> Tensor:
-    """Return the next centroids [R, K, d]; an empty cluster starts anew in a random direction."""
-    fresh = unit(torch.from_numpy(rng.standard_normal(tuple(centroids.shape))))
-    filled = (total.members > 0).unsqueeze(-1)
-    return torch.where(filled, unit(total.vectors), fresh)
+def crowded(members: Tensor, least: int) -> Tensor:
+    """Return which clusters [R, K] may be summed, for counted ``members`` [R, K].
 
-
-def best(restarts: Tensor, total: Clusters) -> Tensor:
-    """Return what belongs to the restart with the largest summed cosine, of ``restarts`` [R, ...].
-
-    The centroids [R, K, d] give the best centroids [K, d], the members [R, K] their silos [K].
+    A cluster of fewer than ``least`` silos is closed. So are, per restart, the smallest others
+    until all that is closed holds nobody or ``least`` silos: the directions of all silos together
+    are known from restarts without a closed cluster, and what is open could be subtracted.
     """
-    return restarts[int(total.cosine.argmax())]
+    opened = members.round() >= max(least, 1)
+    for counts, row in zip(members.round(), opened, strict=True):
+        while row.any() and 0 < counts[~row].sum() < least:
+            row[int(counts.where(row, torch.inf).argmin())] = False
+    return opened
+
+
+def lloyd(total: Clusters, opened: Tensor, fresh: Tensor) -> Tensor:
+    """Return the next centroids [R, K, d]: means of what is open, ``fresh`` ones for the rest."""
+    return torch.where(opened.unsqueeze(-1), unit(total.vectors), fresh)
+
+
+def best(total: Clusters, least: int) -> int:
+    """Return the restart with the largest summed cosine, of those with ``least`` in all clusters.
+
+    Where no restart has that many in every cluster, all are compared.
+    """
+    able = (total.members.round() >= least).all(dim=1)
+    return int(torch.where(able | ~able.any(), total.cosine, -torch.inf).argmax())
 
 
 def nearest(direction: Tensor, centroids: Tensor) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -79,11 +79,19 @@ def introduce(
     asked = [Message(content, node, "query.hello", ttl=timeout) for node in nodes]
     (reply,) = summing.send_and_receive(asked, timeout=timeout)
     tally = Tally.of(reply)
-    by_label = {label: node for node, label in unnamed.items()}
-    found = {report["name"]: by_label[label] for label, report in tally.reports.items()}
-    if len(found) < len(tally.reports):
+    named = {node: _name(tally.reports.get(label)) for node, label in unnamed.items()}
+    found = {name: node for node, name in named.items() if name}
+    if len(found) < sum(map(bool, named.values())):
         raise RunError("two silos go by the same name: give each its own partition-id")
-    return Consortium(found), tally
+    nameless = {label for label in tally.reports if label not in map(unnamed.get, found.values())}
+    failures = {**tally.failures, **dict.fromkeys(sorted(nameless), "it does not say its name")}
+    return Consortium(found), replace(tally, answered=len(found), failures=failures)
+
+
+def _name(report: object) -> str:
+    """Return the name that a silo goes by; "" where its report holds none."""
+    name = report.get("name") if isinstance(report, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def require(tally: Tally, least: int, where: str) -> None:

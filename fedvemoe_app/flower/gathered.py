@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fedvemoe_app.em.state import Bank
-from fedvemoe_app.em.statistics import Assessment, Update, spread
+from fedvemoe_app.em.statistics import Assessment, Update
 from fedvemoe_app.evaluation.histogram import worst
 from fedvemoe_app.evaluation.scores import Score, pool
 from fedvemoe_app.evaluation.task_rows import TaskRows
 from fedvemoe_app.evaluation.transfer import TransferSummary, summarize, summarize_sums
+from fedvemoe_app.flower.reports import over_slots
 from fedvemoe_app.report.rows import ClientRow, RoundRow, TaskRow
 
 
@@ -28,6 +28,7 @@ class Gathered:
     rows: TaskRows | None = None
     figures: Mapping[str, Tensor] = field(default_factory=dict)
     reports: Mapping[str, Any] = field(default_factory=dict)
+    lost: int = 0  # silos that were asked to train and are not in the sum
     seconds: dict[str, float] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0
@@ -91,7 +92,7 @@ class Gathered:
         total = self.assessment
         if total is None:
             return None
-        mass: list[float] = to_slots(total.mass, bank).tolist()
+        mass: list[float] = over_slots(total.mass, bank).tolist()
         return mass
 
     def task_rows(self, round_: int) -> list[TaskRow]:
@@ -116,9 +117,3 @@ class Gathered:
 
 def _counts(buckets: Tensor) -> list[int]:
     return [round(count) for count in buckets.tolist()]
-
-
-def to_slots(values: Tensor | Sequence[float], bank: Bank) -> Tensor:
-    """Return values [living] of the living experts over all slots [K_max]."""
-    living = torch.as_tensor(values, dtype=torch.float64)
-    return spread(living, torch.tensor(bank.slots), len(bank.alive))

@@ -118,10 +118,10 @@ def sketch(content: RecordDict, context: Context) -> RecordDict:
 
 
 def cluster(content: RecordDict, context: Context) -> RecordDict:
-    """Join the nearest centroid of each restart."""
+    """Join the nearest centroid of each restart; show the direction to those that are open."""
     start = get_tensors(content, "start")
     direction = memory.direction(context.state, start["mean"])
-    return _reply(context, em_sketch.join(direction, start["centroids"]), None, {})
+    return _reply(context, em_sketch.join(direction, start["centroids"], start["open"]), None, {})
 
 
 def train(content: RecordDict, context: Context) -> RecordDict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from fedvemoe_app.evaluation.transfer import (
     Baselines,
     negative_transfer,
 )
-from fedvemoe_app.flower.gathered import Gathered, to_slots
+from fedvemoe_app.flower.gathered import Gathered
 from fedvemoe_app.flower.one_reply import Tally
 from fedvemoe_app.flower.reports import read_reports
 from fedvemoe_app.report.journal import Journal
@@ -71,6 +71,8 @@ class Recorder:
         self._epsilon = tally.epsilon if tally.epsilon is not None else self._epsilon
         if phase == "assess":
             self._round.reports = tally.reports
+        if phase == "train":
+            self._round.lost = len(tally.failures)
         if tally.void:
             LOG.warning("round %d, %s: void, nothing applied: %s", round_, phase, tally.void)
             self._journal.event(
@@ -107,6 +109,27 @@ class Recorder:
         """Keep the sums of the M-step for the round's row."""
         self._round.update = total
 
+    def counted(self, round_: int, slots: Sequence[int], silos: Tensor) -> None:
+        """Note which summed experts may hold fewer than c-min silos, of ``silos`` [K] counted.
+
+        How many are left is not asked for: the difference would tell what a lost silo trains.
+        """
+        least, lost = self._config.output.c_min, self._round.lost
+        few = [k for k, count in enumerate(silos.tolist()) if least <= count < least + lost]
+        if few and least > 1:
+            numbers = {"counted": [round(float(silos[k])) for k in few], "lost": lost}
+            why = f"{lost} silos fell out after the count: fewer than c-min = {least} may be left"
+            LOG.warning("round %d, experts %s: %s", round_, [slots[k] for k in few], why)
+            self._journal.event(
+                EventRow(
+                    round=round_,
+                    event="below-c-min",
+                    slots=[slots[k] for k in few],
+                    why=why,
+                    numbers=numbers,
+                )
+            )
+
     def assessed(self, total: Assessment, sums: Mapping[str, Tensor], rows: TaskRows) -> None:
         """Keep the sums of the E-step; with an evaluation, scores [rows, 6] and histograms."""
         self._round.assessment = total
@@ -136,25 +159,7 @@ class Recorder:
             self._failed("bad-report", round_, "assess", silo, why)
         self._alone |= {silo: one.baseline for silo, one in reports.items() if one.alone}
         known = negative_transfer({s: one.score.ppl for s, one in reports.items()}, self._local)
-        return [
-            ClientRow(
-                round=round_,
-                client=silo,
-                tasks=report.tasks,
-                category=report.category,
-                domain=report.domain,
-                ppl=report.score.ppl,
-                rouge_l=report.score.rouge_l_percent,
-                exact_match=report.score.exact_match_percent,
-                responsibilities=to_slots(report.responsibilities, bank).tolist(),
-                active=[bank.slots[k] for k in report.active],
-                share=report.share,
-                negative_transfer=known.get(silo, report.negative_transfer),
-                private=report.private,
-                ppl_alone=report.alone.ppl if report.alone else None,
-            )
-            for silo, report in reports.items()
-        ]
+        return [report.row(round_, silo, bank, known.get(silo)) for silo, report in reports.items()]
 
     def _failed(self, event: str, round_: int, phase: str, silo: str, why: str) -> None:
         numbers = {"silo": silo, "phase": phase}

@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from fedvemoe_app.em.state import Bank
+from fedvemoe_app.em.statistics import spread
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.evaluation.scores import Score, pool
 from fedvemoe_app.evaluation.transfer import Baseline
+from fedvemoe_app.report.rows import ClientRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,31 @@ class Report:
                 f"{experts} experts"
             )
         return report
+
+    def row(self, round_: int, silo: str, bank: Bank, harm: float | None) -> ClientRow:
+        """Return the silo's row; ``harm`` is its negative transfer where the server knows it."""
+        return ClientRow(
+            round=round_,
+            client=silo,
+            tasks=self.tasks,
+            category=self.category,
+            domain=self.domain,
+            ppl=self.score.ppl,
+            rouge_l=self.score.rouge_l_percent,
+            exact_match=self.score.exact_match_percent,
+            responsibilities=over_slots(self.responsibilities, bank).tolist(),
+            active=[bank.slots[k] for k in self.active],
+            share=self.share,
+            negative_transfer=self.negative_transfer if harm is None else harm,
+            private=self.private,
+            ppl_alone=self.alone.ppl if self.alone else None,
+        )
+
+
+def over_slots(values: Tensor | Sequence[float], bank: Bank) -> Tensor:
+    """Return values [living] of the living experts over all slots [K_max]."""
+    living = torch.as_tensor(values, dtype=torch.float64)
+    return spread(living, torch.tensor(bank.slots), len(bank.alive))
 
 
 def read_reports(

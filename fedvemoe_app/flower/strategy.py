@@ -27,13 +27,12 @@ from fedvemoe_app.flower import orders
 from fedvemoe_app.flower.consortium import Consortium
 from fedvemoe_app.flower.membership import Membership
 from fedvemoe_app.flower.recorder import Recorder
-from fedvemoe_app.flower.start import find_clusters, start_shapes
-from fedvemoe_app.flower.structure import Structure
+from fedvemoe_app.flower.start import clusters_of
+from fedvemoe_app.flower.structure import structure_of
 from fedvemoe_app.flower.template import Scales, Template, first_scale
 from fedvemoe_app.flower.vetting import Vetting
 from fedvemoe_app.flower.wire import mark, put_bank, put_facts, put_tensors
 from fedvemoe_app.strategies.method import Method
-from fedvemoe_app.terms import rules
 
 
 class FedVEMoE(Strategy):
@@ -74,8 +73,8 @@ class FedVEMoE(Strategy):
         self._recorder = recorder
         self._start: dict[str, Tensor] = {}
         self._contributors = torch.full((len(bank.alive),), float(len(self._consortium.nodes)))
-        self._members = self._contributors
-        self._structure = _structure(config, method, bank, recorder)
+        self._members = self._counted = self._contributors
+        self._structure = structure_of(config, method, len(bank.alive), recorder.changed)
         rounds = config.rounds
         self._vetting = Vetting(recorder, rounds.min_silos)
         self._scales = Scales(
@@ -115,9 +114,9 @@ class FedVEMoE(Strategy):
             return self._messages(self._sample(server_round), "train", content, server_round)
         living = self.bank.living()
         warming = bool(self._start) and server_round <= self._config.em.warmup_rounds
-        contributors = self._members if warming else self._contributors
-        open_ = self._open(contributors)
-        put_facts(content, "order", {"round": server_round, "open": open_.tolist()})
+        self._counted = self._members if warming else self._contributors
+        order = {"round": server_round, "open": self._open(self._counted).tolist()}
+        put_facts(content, "order", order)
         put_tensors(content, "held", {"mark": mark(living)})
         if warming:
             put_tensors(content, "start", self._start)
@@ -140,19 +139,20 @@ class FedVEMoE(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Move the experts along the sum of the silos' weighted changes."""
         sums = self._vetting.accepted("train", server_round, replies)
-        moved = self.bank if sums is None else self._moved(sums)
+        moved = self.bank if sums is None else self._moved(server_round, sums)
         if self._structure is not None:
             moved = self._structure.trained(self.bank, moved, sums)
         self.bank = moved
         return None, None
 
-    def _moved(self, sums: Mapping[str, Tensor]) -> Bank:
+    def _moved(self, round_: int, sums: Mapping[str, Tensor]) -> Bank:
         """Return the bank as the silos' sums move it."""
         total = Update.from_arrays(sums) if self._method.shared else orders.unmoved(sums)
         self._recorder.trained(total)
         if not self._method.shared:
             return self.bank
         self._scales.learn(total, self.bank)
+        self._recorder.counted(round_, self.bank.slots, self._counted[self.bank.slots])
         silos = len(self._consortium.nodes)
         return self.bank.with_living(self._server.step(self.bank.living(), total, silos=silos))
 
@@ -226,15 +226,8 @@ class FedVEMoE(Strategy):
 
     def _find_start(self, grid: Grid) -> None:
         """Cluster the silos' gradient sketches, all silos in every exchange."""
-        em = self._config.em
-        shapes = start_shapes(em.sketch_size, em.k_init, em.sketch_restarts)
 
-        def ask(query: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-            content = RecordDict()
-            put_facts(content, "order", {"round": 0})
-            Template(shapes[query]).put(content)
-            if tensors:
-                put_tensors(content, "start", tensors)
+        def exchange(query: str, content: RecordDict) -> Mapping[str, Tensor]:
             messages = self._messages(self._consortium.names, f"query.{query}", content, 0)
             self._recorder.phase(query, 0, len(messages))
             replies = grid.send_and_receive(messages, timeout=self._timeout)
@@ -243,13 +236,7 @@ class FedVEMoE(Strategy):
                 raise RunError(f"no start: the sum of phase {query} is void; run again")
             return sums
 
-        self._start, members = find_clusters(
-            ask,
-            clusters=em.k_init,
-            restarts=em.sketch_restarts,
-            iterations=em.sketch_iterations,
-            seed=self._config.output.seed,
-        )
+        self._start, members = clusters_of(exchange, self._config)
         self._members = spread(members, torch.tensor(self.bank.slots), len(self.bank.alive))
 
     def _open(self, contributors: Tensor) -> Tensor:
@@ -270,12 +257,3 @@ class FedVEMoE(Strategy):
     @property
     def _timeout(self) -> float:
         return float(self._config.rounds.phase_timeout)
-
-
-def _structure(
-    config: RunConfig, method: Method, bank: Bank, recorder: Recorder
-) -> Structure | None:
-    """Return the bank's lifecycle, if the run has one."""
-    if not (method.lifecycle and config.lifecycle.lifecycle):
-        return None
-    return Structure(rules(config), len(bank.alive), recorder.changed)

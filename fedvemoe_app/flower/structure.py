@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from flwr.app import RecordDict
 from torch import Tensor
 
+from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.lifecycle.decide import decide
 from fedvemoe_app.em.lifecycle.restructure import restructure
 from fedvemoe_app.em.lifecycle.rules import Event, Rules
@@ -19,6 +20,20 @@ from fedvemoe_app.em.shapes import Shapes, seeds_shapes, unrest_shapes, wishes_s
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment
 from fedvemoe_app.flower.notices import put_call, put_notice
+from fedvemoe_app.strategies.method import Method
+from fedvemoe_app.terms import rules
+
+Happened = Callable[[int, Event], None]
+"""Told the round and every event in it."""
+
+
+def structure_of(
+    config: RunConfig, method: Method, slots: int, happened: Happened
+) -> Structure | None:
+    """Return the lifecycle of a bank of ``slots`` slots, if the run has one."""
+    if not (method.lifecycle and config.lifecycle.lifecycle):
+        return None
+    return Structure(rules(config), slots, happened)
 
 
 class Structure:
@@ -35,7 +50,7 @@ class Structure:
 
     """
 
-    def __init__(self, rules: Rules, slots: int, happened: Callable[[int, Event], None]) -> None:
+    def __init__(self, rules: Rules, slots: int, happened: Happened) -> None:
         self.state = Lifecycle.start(slots, rules)
         self._rules = rules
         self._happened = happened

@@ -6,14 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fedvemoe_app.errors import DataError
+from fedvemoe_app.evaluation.histogram import transfer_one_hot
+from fedvemoe_app.evaluation.scores import Score
 from fedvemoe_app.evaluation.transfer import (
     Baseline,
     Baselines,
     negative_transfer,
+    own_transfer,
     read_baselines,
     summarize,
+    summarize_sums,
+    transfer_sums,
 )
 
 
@@ -39,6 +45,27 @@ def test_summary() -> None:
     assert summary.mean == pytest.approx(-0.1)
     assert summary.mean_positive == pytest.approx(0.1)
     assert summarize([]) is None
+
+
+def test_sums_over_silos_summarise_as_the_values_would() -> None:
+    values = [0.4, -0.2, 0.0, -0.6, 1e-6, None]
+    sums = torch.stack([transfer_sums(value) for value in values]).sum(dim=0)
+    buckets = torch.stack([transfer_one_hot(value) for value in values]).sum(dim=0)
+    summed, exact = summarize_sums(sums, buckets), summarize(v for v in values if v is not None)
+    assert summed is not None
+    assert exact is not None
+    assert summed.share == exact.share == 0.4
+    assert summed.mean == pytest.approx(exact.mean)
+    assert summed.mean_positive == pytest.approx(exact.mean_positive)
+    assert exact.worst <= summed.worst <= exact.worst + 0.05
+    nobody = transfer_sums(None), transfer_one_hot(None)
+    assert summarize_sums(*nobody) is None
+
+
+def test_a_silo_compares_nats_per_token_with_its_own_baseline() -> None:
+    assert own_transfer(Score(nll=20.0, tokens=10.0), 5.0) == pytest.approx(2 - math.log(5))
+    assert own_transfer(Score(nll=20.0, tokens=10.0), None) is None
+    assert own_transfer(Score(), 5.0) is None
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from flwr.app import Context, Error, Message
 from fedvemoe_app.client_app import app as client_app
 from fedvemoe_app.errors import BaseModelError, DataError, RunError, SettingError
 from fedvemoe_app.flower.inprocess import InProcessGrid, Tamper
-from fedvemoe_app.flower.wire import get_facts, get_tensors, put_tensors
+from fedvemoe_app.flower.wire import get_facts, get_tensors, put_facts, put_tensors
 from fedvemoe_app.report.journal import Run
 from fedvemoe_app.report.progress import Tail
 from tests.federation import SILOS, Handler, Settings, federate, without_seconds
@@ -95,7 +95,7 @@ def test_a_lost_silo_costs_its_contribution_only(without_silo: Run) -> None:
 
 def test_a_lost_silo_is_an_event_of_each_phase(without_silo: Run) -> None:
     found = [(row["round"], row["event"], row["numbers"]) for row in without_silo.events]
-    phases = [(0, phase) for phase in ("assess", "sketch", "cluster", "cluster")]
+    phases = [(0, phase) for phase in ("assess", "sketch", "cluster", "cluster", "cluster")]
     phases += [(1, "train"), (1, "assess")]
     assert found == [
         (number, "dropout", {"silo": "silo-02", "phase": phase}) for number, phase in phases
@@ -216,6 +216,22 @@ def test_a_node_that_does_not_know_its_part_is_refused(settings: Callable[..., S
 
     run = federate({**settings(), **QUICK}, prepare=forget)
     assert "partition-id" in run.events[0]["why"]
+
+
+@pytest.mark.parametrize("said", [{}, [1], {"name": 3}, {"name": ["silo-02"]}])
+def test_a_silo_that_does_not_say_its_name_is_left_out(
+    said: object, settings: Callable[..., Settings]
+) -> None:
+    def tamper(message: Message, reply: Message) -> Message:
+        metadata = message.metadata
+        if (metadata.dst_node_id, metadata.message_type) == (LOST, "query.hello"):
+            put_facts(reply.content, "report", said)
+        return reply
+
+    run = federate({**settings(start="none"), **QUICK}, tamper=tamper)
+    (event,) = run.events
+    assert event["why"] == "it does not say its name"
+    assert {row["client"] for row in run.clients} == {"silo-00", "silo-01", "silo-03"}
 
 
 def test_two_nodes_with_one_part_end_the_run(settings: Callable[..., Settings]) -> None:

@@ -150,7 +150,7 @@ def test_a_sum_costs_two_exchanges_and_keys_are_set_up_once(
     confirm: bool, runs: Callable[..., tuple[Run, Seen]]
 ) -> None:
     after = ["secagg_confirm", "secagg_unmask"] if confirm else ["secagg_unmask"]
-    sums = ["evaluate", "sketch", "cluster", "cluster", *["train", "evaluate"] * 2]
+    sums = ["evaluate", "sketch", *["cluster"] * 3, *["train", "evaluate"] * 2]
     expected = ["hello", "secagg_advertise", "secagg_share"]
     for kind in sums:
         expected += [kind, *after]

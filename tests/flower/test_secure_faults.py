@@ -325,7 +325,8 @@ def test_a_run_whose_silo_is_shown_another_bank_applies_nothing(
                 if (meta.dst_node_id, meta.message_type, meta.group_id) == singled_out:
                     content = RecordDict(dict(message.content))
                     order = get_facts(content, "order")
-                    put_facts(content, "order", {**order, "tasks": {}})
+                    order["tasks"] = {task: 7 - row for task, row in order["tasks"].items()}
+                    put_facts(content, "order", order)
                     message = changed(message, content)
                 made.append(message)
             return push(made)
@@ -377,3 +378,33 @@ def test_one_model_is_not_summed_for_two_sets_of_silos(monkeypatch: pytest.Monke
     total, tally = sums.sum(1, 2, 4, same_model=True)
     assert total == {}
     assert "was unmasked before, for other survivors" in tally.failures["silo-00"]
+
+
+def test_a_bank_that_did_not_move_is_not_summed_again_over_other_silos(
+    settings: Callable[..., Settings],
+) -> None:
+    """The difference of the two sums would be one silo's: a void sum costs nothing here."""
+    still = {"num-server-rounds": 3, "server-learning-rate": 0.0, "eval-every": 3}
+    chosen = {**settings(privacy="secagg"), **QUICK, **still}
+    run = federate(chosen, tamper=losing("train", LOST, first=2, last=2))
+    assert {event["round"] for event in run.events} == {2}
+    (void,) = [event for event in run.events if event["event"] == "void"]
+    assert void["numbers"] == {"phase": "train"}
+    refusals = [event["why"] for event in run.events if "unmasked before" in event["why"]]
+    assert len(refusals) == SILOS - 1
+    assert [row["loss_train"] is None for row in run.rounds] == [True, False, True, False]
+    assert run.rounds[3]["ppl"] is not None
+
+
+@pytest.mark.parametrize(("least", "said"), [(1, False), (3, False), (4, True)])
+def test_a_silo_lost_after_the_count_may_leave_too_few(
+    least: int, said: bool, settings: Callable[..., Settings]
+) -> None:
+    """Four silos train both experts; one of them falls out."""
+    once = {"num-server-rounds": 1, "rho": 0.0, "privacy": "sim", "c-min": least}
+    run = federate({**settings(), **QUICK, **once}, tamper=losing("train", LOST))
+    found = [event for event in run.events if event["event"] == "below-c-min"]
+    assert len(run.events) == 1 + said
+    assert [(event["round"], event["slots"], event["numbers"]) for event in found] == [
+        (1, [0, 1], {"counted": [4, 4], "lost": 1})
+    ] * said
