@@ -82,13 +82,14 @@ def _jobs(
     name: str, study: Study, output: Path, seeds: int, real: Mapping[str, Value]
 ) -> Iterator[Job]:
     for seed in range(seeds or study.seeds):
-        own = habits.write(output / name / f"bank-{seed}", study.silos, seed)
+        folder = output / name / f"bank-{seed}"
+        own = habits.write(folder, study.silos, seed) if study.habits else {}
         for label, settings in study.variants.items():
             run_name = f"{re.sub('[^a-z0-9]+', '-', label.lower())}-{seed}"
             words = {
                 **COMMON,
                 **study.settings,
-                **(own if study.habits else {}),
+                **own,
                 **real,
                 **settings,
                 "seed": seed,

@@ -1,8 +1,8 @@
 """Secure sums on Flower's message API: the server's end (``privacy = secagg`` and ``sim``).
 
 Two exchanges for each sum in steady state: the silos' masked words come up, then the shares that
-take the masks off. Keys and shares for the next sum ride on these replies; when the silos that are
-asked change, two more exchanges set up the new sum. ``sim`` sends the same words without masks.
+take the masks off. Keys and shares for the next sum ride on these replies; when the silos asked
+change, two more exchanges set up the new sum. ``sim`` sends the same words without masks.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ from fedvemoe_app.secagg.spec import SessionSpec, least_threshold
 
 PHASE = "sum"
 Ended = TypeVar("Ended")
-Take = Callable[[str, RecordDict], None]
-"""Takes the content of a silo's reply; RunError where it is of no use."""
+Take = Callable[[str, RecordDict], None]  # RunError where a reply's content is of no use
 
 
 class SecureGrid(OneReplyGrid):
