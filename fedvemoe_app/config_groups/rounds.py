@@ -29,9 +29,10 @@ class RoundSettings:
     learning_rate: float = setting(3e-3, "AdamW step size of a silo", low=0.0)
     max_grad_norm: float = setting(1.0, "gradient norm at which one expert is clipped", low=1e-6)
     lora_factors: str = setting(
-        "alternate",
-        "factors trained in a round: B and A in turn (exact), only B, or both (inexact mean)",
-        choices=("alternate", "B", "both"),
+        "both",
+        "factors trained in a round: both (means of B and of A), B and A in turn (the exact mean "
+        "of products, half the bytes), or only B",
+        choices=("both", "alternate", "B"),
     )
     silo_weight: str = setting(
         "sqrt",

@@ -31,6 +31,10 @@ class Gain:
         """Say whether the gain is above ``threshold`` and above one standard error."""
         return self.nats > threshold and self.nats > self.error
 
+    def refuses(self, threshold: float) -> bool:
+        """Say whether the error is known, and the gain does not exceed ``threshold``."""
+        return math.isfinite(self.error) and not self.exceeds(threshold)
+
 
 def held_out(log_lik: Tensor, owners: Tensor, prior: Tensor, *, tau: float = 1.0) -> Tensor:
     """Return ``log sum_k r_k p_k(y_t)`` [T], with r from the other half of the probe.

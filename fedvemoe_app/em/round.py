@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from fedvemoe_app.em.family import Experts, Family, Fit, Probe
+from fedvemoe_app.em.gain import gain
 from fedvemoe_app.em.mixture import choose_share
 from fedvemoe_app.em.private import beside, predictive
 from fedvemoe_app.em.responsibilities import Responsibilities, Rule, infer
-from fedvemoe_app.em.scores import cross_fitted
+from fedvemoe_app.em.scores import cross_fitted, scored
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update, assessment, spread, update
 from fedvemoe_app.errors import RunError
@@ -103,8 +104,15 @@ def _private(probe: Probe, found: Responsibilities, slots: Tensor, size: int, ru
 def _with_own(
     belief: Belief, probe: Probe, own: Tensor, prior: Tensor, slots: Tensor, inference: Inference
 ) -> Belief:
-    """Return the belief with the silo's own expert among those that predict."""
+    """Return the belief with the silo's own expert among those that predict.
+
+    It predicts alone where the mixture's cross-fitted gain over it is not above one standard
+    error: what sharing cannot show to be better on the probe must not make the silo worse.
+    """
     columns, prior = beside(probe.scored, own, prior)
+    mixed = scored(columns, probe.owners, prior, tau=inference.tau)
+    if gain(mixed, columns[:, -1], probe.owners).refuses(0.0):
+        return replace(belief, predict=torch.zeros_like(belief.predict), share=1.0, private=1.0)
     found = predictive(columns, prior, floor=inference.predict_floor, tau=inference.tau)
     return replace(
         belief,
