@@ -32,9 +32,10 @@ def asked_to_train(
 
 
 def evaluation_due(config: RunConfig, round_: int) -> bool:
-    """Whether a round ends with scores on test data."""
+    """Whether a round ends with scores on test data, and they may leave."""
     last = config.rounds.num_server_rounds
-    return round_ % config.evaluation.eval_every == 0 or round_ == last
+    due = round_ % config.evaluation.eval_every == 0 or round_ == last
+    return due and not config.dp.withholds_scores
 
 
 def trained_in(config: RunConfig, round_: int, names: Iterable[str]) -> list[str]:

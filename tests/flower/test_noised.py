@@ -28,13 +28,19 @@ from fedvemoe_app.report.journal import Run
 from tests.federation import SILOS, Settings, federate, without_seconds
 from tests.flower.small_sums import TEMPLATE, SmallSums, numbers
 
-NOISED: dict[str, Any] = {"start": "none", "silo_weight": "equal", "reporting": "aggregate"}
+NOISED: dict[str, Any] = {
+    "start": "none",
+    "silo_weight": "equal",
+    "reporting": "aggregate",
+    "lifecycle": False,
+}
 QUICK: dict[str, Any] = {
     "generate_examples": 0,
     "eval_examples": 1,
     "target_modules": "q_proj",
     "probe_tokens": 20,
     "local_steps": 2,
+    "lora_factors": "alternate",
 }
 ROUNDS = 2
 
@@ -301,6 +307,7 @@ def test_releases_of_a_run_are_numbered_and_strangers_have_none() -> None:
         ({"start": "sketch"}, "start = none"),
         ({"silo-weight": "sqrt"}, "silo-weight = equal"),
         ({"reporting": "full"}, "aggregate"),
+        ({"lifecycle": True}, "lifecycle = false"),
     ],
 )
 def test_settings_that_the_account_would_not_cover_are_refused(

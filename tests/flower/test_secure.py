@@ -268,6 +268,9 @@ def test_swapped_silos_cannot_be_told_from_masked_words(
 # Experts of few.
 
 
+LONER: dict[str, Any] = {"start": "none", "num_server_rounds": 1, "lifecycle": False}
+
+
 @pytest.fixture
 def loner(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the last silo be the only one that trains expert 1; all others train expert 0."""
@@ -303,9 +306,9 @@ def test_an_expert_of_fewer_than_c_min_is_not_summed(
     monkeypatch.setattr(secure_silo, "protect", watch)
     found = {}
     for least in (1, 2):
-        chosen = settings(privacy=privacy, start="none", num_server_rounds=1)
+        chosen = settings(privacy=privacy, **LONER)
         found[least] = experts(federate({**chosen, **QUICK, "c-min": least}))
-    still = settings(privacy=privacy, start="none", num_server_rounds=1, server_learning_rate=0.0)
+    still = settings(privacy=privacy, server_learning_rate=0.0, **LONER)
     untouched = experts(federate({**still, **QUICK}))
     assert [bool(weight[1]) for weight in sent[: 2 * SILOS]] == [*[False] * 3, True, *[False] * 4]
     assert all(bool(weight[0]) for weight in sent[: SILOS - 1])
