@@ -50,11 +50,11 @@ WRONG: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "fraction for a count": (["k-init=2.5"], ("k-init = 2.5", "int")),
     "text for a truth": (["use-4bit=maybe"], ("use-4bit = maybe", "bool")),
     "out of range": (["rho=1.5"], ("rho = 1.5", "at most 1")),
-    "unknown choice": (["start=later"], ("start", "sketch, none")),
+    "unknown choice": (["start=later"], ("start", "sketch, random, none")),
     "at odds": (["k-init=9", "k-max=4"], ("k-init = 9", "k-max = 4")),
     "no such folder": (["dataset-name=/nowhere/tasks"], ("/nowhere/tasks",)),
     "no such base": (["model-name=/nowhere/base"], ("/nowhere/base",)),
-    "no such layer": (["target-modules=q_prj"], ("target module", "q_prj", "q_proj")),
+    "no such layer": (["target-modules=q_prj"], ("target-modules: q_prj", "q_proj", "all-linear")),
     "no task of a category": (["keyword-categories=poetry"], ("poetry",)),
     "no keyword file": (["keyword-file=/nowhere/words.toml"], ("/nowhere/words.toml",)),
     "no map file": (
