@@ -273,8 +273,8 @@ def loner(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the last silo be the only one that trains expert 1; all others train expert 0."""
     plain = Silo.assess
 
-    def assess(silo: Silo, bank: Bank) -> tuple[Belief, Assessment]:
-        belief, total = plain(silo, bank)
+    def assess(silo: Silo, bank: Bank, own: None) -> tuple[Belief, Assessment]:
+        belief, total = plain(silo, bank, own)
         alone = silo.name == f"silo-{SILOS - 1:02d}"
         train = torch.tensor([0.0, 1.0] if alone else [1.0, 0.0], dtype=torch.float64)
         return replace(belief, train=train), replace(total, contributors=(train > 0).double())

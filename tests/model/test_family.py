@@ -161,3 +161,18 @@ def test_the_start_gradient_is_that_of_b_under_the_first_expert(family: Make) ->
 
 def test_rows_of_one_pass_depend_on_the_machine() -> None:
     assert default_row_cap(torch.device("cpu")) < default_row_cap(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    "option", [{"posterior": "sequence"}, {"proximal": 50.0}, {"expert_weight": "silo"}]
+)
+def test_what_a_strategy_asks_of_training_reaches_the_fit(family: Make, option: Any) -> None:
+    plain, asked = (
+        made.fit(bank(made), [0, 2], torch.tensor([0.4, 0.6]).double(), 1)
+        for made in (family(), family(training=Training(3, 4, 0.01, **option)))
+    )
+    if "expert_weight" in option:
+        assert asked.mean_alpha.tolist() == [1.0, 1.0]
+        assert same(asked.delta, plain.delta)
+    else:
+        assert not same(asked.delta, plain.delta)
