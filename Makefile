@@ -24,6 +24,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
 install: $(VENV)/installed ## make .venv with all that a run needs
 
 demo: $(VENV)/installed ## run the main job on the embedded tasks and model; pictures and a summary
@@ -52,8 +56,10 @@ bench: $(VENV)/installed-dev ## run the benchmarks; each prints a table and writ
 	$(BIN)/python -m benchmarks.round
 	$(BIN)/python -m benchmarks.secagg
 
-docs: $(VENV)/installed ## write docs/configuration.md from the settings
+docs: $(VENV)/installed-docs ## write docs/configuration.md from the settings and build the site into site/
 	$(BIN)/fedvemoe settings > docs/configuration.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 clean: ## remove the environment and caches, never results
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from fedvemoe_app import __version__
+from fedvemoe_app.commands import Commands, SettingsFile, Words
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.console import readable_errors
 from fedvemoe_app.consortium_cli import consortium
@@ -17,29 +18,35 @@ from fedvemoe_app.overrides import gather
 from fedvemoe_app.report_cli import app as reports
 from fedvemoe_app.roster_cli import app as roster
 
-app = typer.Typer(
+TRAIN, DEPLOY = "Train", "Between machines"
+
+app = Commands(
+    TRAIN,
     help="Federated variational EM over a shared bank of LoRA experts.",
+    epilog="Begin with: fedvemoe doctor; fedvemoe run; fedvemoe COMMAND --help shows examples.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
-data = typer.Typer(help="Look at task banks.", no_args_is_help=True)
-base = typer.Typer(help="Build base models.", no_args_is_help=True)
-app.add_typer(reports)
-app.add_typer(data, name="data")
-app.add_typer(base, name="base")
-app.add_typer(roster, name="roster")
-app.add_typer(experts)
-app.command()(consortium)
-app.command()(doctor)
+data = Commands(help="Look at task banks.", no_args_is_help=True)
+base = Commands(help="Build base models.", no_args_is_help=True)
 
-SettingsFile = Annotated[
-    Path | None, typer.Option("--run-config", "-c", help="TOML file of settings.")
-]
-Words = Annotated[
-    list[str] | None, typer.Argument(help="Settings as key=value; see docs/configuration.md.")
-]
 Silos = Annotated[int, typer.Option(help="Number of silos.", min=1)]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"fedvemoe {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog=app.info.epilog)
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_version, help="Print the version."),
+    ] = False,
+) -> None:
+    """Federated variational EM over a shared bank of LoRA experts."""
 
 
 @app.command()
@@ -67,7 +74,10 @@ def run(
 
 @app.command("settings")
 def settings_() -> None:
-    """Print every setting with its default and meaning, as docs/configuration.md has it."""
+    """Print every setting with its default and meaning, as docs/configuration.md has it.
+
+    Example: [bold]fedvemoe settings | grep k-[/bold]
+    """
     from fedvemoe_app.reference import settings_table
 
     print(settings_table(), end="")
@@ -111,3 +121,12 @@ def build(
         console.print(
             f"base model: [bold]{folder}[/bold]\nuse it with: model-name={folder}", soft_wrap=True
         )
+
+
+app.add_typer(data, name="data", rich_help_panel=TRAIN)
+app.add_typer(base, name="base", rich_help_panel=TRAIN)
+app.add_typer(reports)
+app.add_typer(experts)
+app.command()(doctor)
+app.command(rich_help_panel=DEPLOY)(consortium)
+app.add_typer(roster, name="roster", rich_help_panel=DEPLOY)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedvemoe_app.commands import Words
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.console import readable_errors
 from fedvemoe_app.errors import SettingError
@@ -31,15 +32,15 @@ SHORT: dict[str, Value] = {
 
 
 def consortium(
-    settings: Annotated[
-        list[str] | None, typer.Argument(help="Settings as key=value, over those of a short run.")
-    ] = None,
+    settings: Words = None,
     silos: Annotated[int, typer.Option(help="SuperNodes; 4 survive the loss of one.")] = 4,
     folder: Annotated[
         Path | None, typer.Option(help="New folder for keys, data, logs and the run.")
     ] = None,
 ) -> None:
     """Run a deployment on this machine: SuperLink, SuperNodes, TLS, authentication, masked sums.
+
+    Settings that are not given are those of a short run.
 
     Every silo is a process with data and keys of its own. All of them are ended when the run is
     over, has failed, or is interrupted. Exit code 1 unless the run completed.

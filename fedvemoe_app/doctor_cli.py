@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fedvemoe_app.commands import SettingsFile, Words
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.console import readable_errors
 from fedvemoe_app.doctor.finding import Finding
@@ -20,12 +21,8 @@ SIGNS = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "fail
 
 
 def doctor(
-    settings: Annotated[
-        list[str] | None, typer.Argument(help="Settings of the run as key=value.")
-    ] = None,
-    run_config: Annotated[
-        Path | None, typer.Option("--run-config", "-c", help="TOML file of settings.")
-    ] = None,
+    settings: Words = None,
+    run_config: SettingsFile = None,
     node_config: Annotated[
         Path | None, typer.Option(help="A silo's node config: checks its keys, data and base.")
     ] = None,

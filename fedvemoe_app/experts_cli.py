@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from fedvemoe_app.commands import Commands, settings_that_begin
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.console import readable_errors
 from fedvemoe_app.overrides import gather
@@ -18,14 +19,16 @@ from fedvemoe_app.overrides import gather
 if TYPE_CHECKING:
     from fedvemoe_app.api import LoadedRun
 
-app = typer.Typer(rich_markup_mode="rich")
+app = Commands("Carry away")
 
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, <log-dir>/<name>.")]
 Machine = Annotated[
     list[str] | None,
     typer.Argument(
+        metavar="[KEY=VALUE]...",
         help="Settings of this machine as key=value: model-name (where the same base lies here), "
         "device, dtype, use-4bit, torch-threads, row-cap.",
+        autocompletion=settings_that_begin,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

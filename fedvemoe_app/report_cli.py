@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedvemoe_app.commands import Commands
 from fedvemoe_app.console import readable_errors
 
-app = typer.Typer()
+app = Commands("Look at results")
 
 RunFolder = Annotated[
     Path, typer.Argument(help="A run's folder, <log-dir>/<run name>.", metavar="RUN")
@@ -19,7 +20,10 @@ RunFolder = Annotated[
 
 @app.command()
 def report(folder: RunFolder) -> None:
-    """Draw a run's pictures and its page anew and print its summary, from its journal alone."""
+    """Draw a run's pictures and its page anew and print its summary, from its journal alone.
+
+    Example: [bold]fedvemoe report runs/exp1[/bold]
+    """
     from fedvemoe_app.report.journal import read_run
     from fedvemoe_app.report.page import write_page
     from fedvemoe_app.report.plots import draw_all

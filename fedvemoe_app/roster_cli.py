@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedvemoe_app.commands import Commands
 from fedvemoe_app.console import readable_errors
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.secagg.roster import Identity, Roster
@@ -21,11 +22,7 @@ from fedvemoe_app.secagg.roster import Identity, Roster
 CONSORTIUM = "consortium"
 _KEY_BYTES = 32
 
-app = typer.Typer(
-    help="Make and check the identity keys of a consortium.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
+app = Commands(help="Make and check the identity keys of a consortium.", no_args_is_help=True)
 
 
 @app.command()

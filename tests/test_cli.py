@@ -54,7 +54,7 @@ WRONG: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "at odds": (["k-init=9", "k-max=4"], ("k-init = 9", "k-max = 4")),
     "no such folder": (["dataset-name=/nowhere/tasks"], ("/nowhere/tasks",)),
     "no such base": (["model-name=/nowhere/base"], ("/nowhere/base",)),
-    "no such layer": (["target-modules=q_prj"], ("target module", "q_prj", "q_proj")),
+    "no such layer": (["target-modules=q_prj"], ("target-modules: q_prj", "q_proj", "all-linear")),
     "no task of a category": (["keyword-categories=poetry"], ("poetry",)),
     "no keyword file": (["keyword-file=/nowhere/words.toml"], ("/nowhere/words.toml",)),
     "no map file": (

@@ -21,6 +21,7 @@ from fedvemoe_app.evaluation.transfer import (
 from fedvemoe_app.flower.gathered import Gathered
 from fedvemoe_app.flower.one_reply import Tally
 from fedvemoe_app.flower.reports import read_reports
+from fedvemoe_app.report.forecast import WORTH_SAYING, Forecast
 from fedvemoe_app.report.journal import Journal
 from fedvemoe_app.report.progress import Progress
 from fedvemoe_app.report.rows import ClientRow, EventRow, RoundRow
@@ -52,6 +53,7 @@ class Recorder:
         self._alone: dict[str, Baseline] = {}
         self._round = Gathered()
         self._epsilon: float | None = None
+        self._forecast = Forecast(config.rounds.num_server_rounds, config.evaluation.eval_every)
 
     def baselines(self) -> Baselines:
         """Return what each silo scored last, and what its own expert did at its best, as known."""
@@ -150,7 +152,16 @@ class Recorder:
         self._journal.round(row)
         self.progress.score(round_, row["ppl"], row["ppl_worst"])
         LOG.info("round %d: %s", round_, _in_words(row))
+        self._foretell(round_)
         self._round = Gathered()
+
+    def _foretell(self, round_: int) -> None:
+        """Say how long the run will take, once it can be judged; a short run says so in the log."""
+        estimate = self._forecast.after(round_, self._round.seconds)
+        if estimate:
+            LOG.info("%s", estimate.words)
+            if estimate.seconds >= WORTH_SAYING:
+                self.progress.message(estimate.words)
 
     def _client_rows(self, round_: int, bank: Bank) -> list[ClientRow]:
         reports, refused = read_reports(self._round.reports, len(bank.slots))

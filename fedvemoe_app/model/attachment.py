@@ -88,7 +88,8 @@ def _check_targets(model: Any, targets: str | list[str]) -> None:
             known = ", ".join(sorted({path.rpartition(".")[2] for path in linear}))
             problem = f"is no linear layer below the head ({wrong})" if wrong else "does not exist"
             raise SettingError(
-                f"target module {target} {problem} in this base model, which has {known}"
+                f"target-modules: {target} {problem} in this base model, which has {known}: "
+                f"name some of these, or {ALL_LINEAR}"
             )
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedvemoe_app.report.progress import FILE, State, Tail, advance
+from fedvemoe_app.report.wording import duration
 
 
 def follow(
@@ -42,14 +43,6 @@ def line(state: State) -> str:
     if state.outcome == "running" and state.seconds_left is not None:
         parts.append(f"about {duration(state.seconds_left)} left")
     return "  ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Return ``seconds`` as 42 s, 3 min 05 s or 2 h 10 min."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def picture(state: State) -> Table:

@@ -14,11 +14,10 @@ from pathlib import Path
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.report import jsonl, page_tables
 from fedvemoe_app.report.journal import Run, summarize
-from fedvemoe_app.report.live import duration
 from fedvemoe_app.report.markup import Markup, tag
 from fedvemoe_app.report.page_look import SCRIPT, STYLE
 from fedvemoe_app.report.summary import recovery
-from fedvemoe_app.report.wording import change, number, size
+from fedvemoe_app.report.wording import change, duration, number, size
 
 FILE = "report.html"
 CAPTIONS = {

@@ -11,9 +11,8 @@ from rich.table import Table
 from sklearn.metrics import normalized_mutual_info_score
 
 from fedvemoe_app.report.journal import Run, summarize
-from fedvemoe_app.report.live import duration
 from fedvemoe_app.report.rows import ClientRow
-from fedvemoe_app.report.wording import UNKNOWN, change, number
+from fedvemoe_app.report.wording import UNKNOWN, change, duration, number
 
 
 def print_summary(

@@ -257,7 +257,7 @@ BAD: dict[str, tuple[Settings, type[Exception], str]] = {
     "no such base": ({"model-name": "/nowhere/base"}, BaseModelError, "/nowhere/base"),
     "no such category": ({"keyword-categories": "poetry"}, DataError, "poetry"),
     "no such baseline": ({"local-baseline-json": "/nowhere/b"}, DataError, "local-baseline-json"),
-    "no such layer": ({"target-modules": "q_prj"}, SettingError, "target module q_prj"),
+    "no such layer": ({"target-modules": "q_prj"}, SettingError, "target-modules: q_prj"),
     "sample below min-silos": ({"fraction-train": 0.25}, SettingError, "fraction-train"),
 }
 

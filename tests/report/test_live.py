@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fedvemoe_app.report.live import duration, follow, line, picture
+from fedvemoe_app.report.live import follow, line, picture
 from fedvemoe_app.report.progress import Progress, State
+from fedvemoe_app.report.wording import duration
 
 
 def plain() -> Console:
