@@ -25,6 +25,8 @@ SETTINGS: dict[str, bool | int | float | str] = {
     "reporting": "aggregate",
     "start": "none",
     "silo-weight": "equal",
+    "lifecycle": False,
+    "lora-factors": "alternate",
     "k-init": 1,
     "lora-rank": 2,
     "lora-alpha": 4.0,
