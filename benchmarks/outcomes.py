@@ -14,7 +14,7 @@ from rich.table import Table
 from fedvemoe_app.evaluation.transfer import negative_transfer, read_baselines, summarize
 from fedvemoe_app.report.journal import Run, read_run
 
-STRUCTURE = ("birth", "accepted", "closed", "prune", "merge")
+STRUCTURE = ("birth", "accept", "close", "prune", "merge")
 
 
 @dataclass(frozen=True, slots=True)

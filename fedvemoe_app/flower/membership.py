@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
-from fedvemoe_app.flower.consortium import Consortium
+from fedvemoe_app.config import RunConfig
+from fedvemoe_app.errors import RunError
+from fedvemoe_app.flower.consortium import Consortium, sample_size
 
-Welcome = Callable[[Sequence[int]], Consortium]
-"""Asks nodes who they are and returns those that take part."""
+Welcome = Callable[[Sequence[int], int], Consortium]
+"""Asks nodes who they are, in a round, and returns those that take part."""
 Change = Literal["join", "leave"]
 
 
@@ -34,7 +36,8 @@ class Membership:
     present
         The silos within reach.
     names
-        Name of every silo that was ever met, by node id; it grows as silos join.
+        Name of every silo that was ever met, by node id; it grows as silos join. Of a silo's
+        nodes the one that counts comes last.
 
     """
 
@@ -49,15 +52,34 @@ class Membership:
         self._seen = set(nodes)
         self._welcome = welcome
 
-    def refresh(self, nodes: Iterable[int]) -> list[tuple[Change, str]]:
-        """Take note of the connected ``nodes``; return who joined and who left."""
+    def refresh(self, nodes: Iterable[int], round_: int) -> list[tuple[Change, str]]:
+        """Take note of the nodes connected in a round; return who joined and who left.
+
+        A silo with several nodes stands on the one that appeared last.
+        """
         connected = set(nodes)
-        newcomers = sorted(connected - self._seen - self.names.keys())
+        appeared = sorted(connected - self._seen)
+        stayed = [node for node in self.names if node in connected & self._seen]
         self._seen = connected
-        if newcomers:
-            met = self._welcome(newcomers).nodes
+        for node in (*stayed, *(node for node in appeared if node in self.names)):
+            self.names[node] = self.names.pop(node)
+        if newcomers := [node for node in appeared if node not in self.names]:
+            met = self._welcome(newcomers, round_).nodes
             self.names |= {node: name for name, node in met.items()}
         there = {name: node for node, name in self.names.items() if node in connected}
         before, self.present = self.present.nodes.keys(), Consortium(there)
         joined, left = sorted(there.keys() - before), sorted(before - there.keys())
         return [*(("join", silo) for silo in joined), *(("leave", silo) for silo in left)]
+
+
+def require_asked(config: RunConfig, silos: int, round_: int) -> None:
+    """Raise RunError where so few ``silos`` are within reach that no sum can have enough."""
+    least = config.rounds.min_silos
+    if config.output.privacy != "none":
+        least = max(least, config.output.min_survivors)
+    asked = sample_size(config.rounds.fraction_train, silos)
+    if asked < least:
+        raise RunError(
+            f"round {round_}: {silos} silos are within reach, {asked} would be asked, and "
+            f"{least} must answer (min-silos, min-survivors): start the others again"
+        )

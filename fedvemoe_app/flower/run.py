@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.state import Bank
-from fedvemoe_app.errors import SettingError
+from fedvemoe_app.errors import RunError, SettingError
 from fedvemoe_app.evaluation.transfer import read_baselines
 from fedvemoe_app.flower.agreed import Agreed, agreed
 from fedvemoe_app.flower.baselines import check_target, write_baselines
@@ -221,15 +221,22 @@ def _meet(
 ) -> Membership:
     """Return the silos that agree with the server on code and base; RunError for too few."""
 
-    def welcome(nodes: Sequence[int]) -> tuple[Consortium, Tally]:
-        recorder.phase("hello", 0, len(nodes))
+    def meet(nodes: Sequence[int], round_: int) -> tuple[Consortium, Tally]:
+        recorder.phase("hello", round_, len(nodes))
         met, tally = introduce(grid, nodes, base, timeout=float(config.rounds.phase_timeout))
-        recorder.exchanged("hello", 0, tally)
+        recorder.exchanged("hello", round_, tally)
         return met, tally
 
-    consortium, tally = welcome(nodes)
+    def welcome(newcomers: Sequence[int], round_: int) -> Consortium:
+        try:
+            return meet(newcomers, round_)[0]
+        except RunError as error:  # newcomers that spoil it for themselves cost no one else
+            LOG.warning("round %d: no newcomer was met: %s", round_, error)
+            return Consortium({})
+
+    consortium, tally = meet(nodes, 0)
     require(tally, config.rounds.min_silos, "phase hello")
-    return Membership(consortium, nodes, lambda newcomers: welcome(newcomers)[0])
+    return Membership(consortium, nodes, welcome)
 
 
 def _local_baselines(config: RunConfig, silos: Sequence[str]) -> dict[str, float]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -19,13 +18,14 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.round import assess_step
 from fedvemoe_app.em.shapes import assessment_shapes
 from fedvemoe_app.em.state import Bank
-from fedvemoe_app.em.statistics import Assessment, Update, spread
+from fedvemoe_app.em.statistics import Assessment, Update
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.evaluation.sums import evaluation_shapes
 from fedvemoe_app.evaluation.task_rows import TaskRows
 from fedvemoe_app.flower import orders
 from fedvemoe_app.flower.consortium import Consortium
-from fedvemoe_app.flower.membership import Membership
+from fedvemoe_app.flower.crowds import Crowds
+from fedvemoe_app.flower.membership import Membership, require_asked
 from fedvemoe_app.flower.recorder import Recorder
 from fedvemoe_app.flower.start import clusters_of
 from fedvemoe_app.flower.structure import structure_of
@@ -72,8 +72,7 @@ class FedVEMoE(Strategy):
         self._rows = rows
         self._recorder = recorder
         self._start: dict[str, Tensor] = {}
-        self._contributors = torch.full((len(bank.alive),), float(len(self._consortium.nodes)))
-        self._members = self._counted = self._contributors
+        self._crowds = Crowds(len(bank.alive), config.output.c_min)
         self._structure = structure_of(config, method, len(bank.alive), recorder.changed)
         rounds = config.rounds
         self._vetting = Vetting(recorder, rounds.min_silos)
@@ -114,8 +113,7 @@ class FedVEMoE(Strategy):
             return self._messages(self._sample(server_round), "train", content, server_round)
         living = self.bank.living()
         warming = bool(self._start) and server_round <= self._config.em.warmup_rounds
-        self._counted = self._members if warming else self._contributors
-        order = {"round": server_round, "open": self._open(self._counted).tolist()}
+        order = {"round": server_round, "open": self._open(warming=warming).tolist()}
         put_facts(content, "order", order)
         put_tensors(content, "held", {"mark": mark(living)})
         if warming:
@@ -142,6 +140,7 @@ class FedVEMoE(Strategy):
         moved = self.bank if sums is None else self._moved(server_round, sums)
         if self._structure is not None:
             moved = self._structure.trained(self.bank, moved, sums)
+        self._crowds.trained(self.bank, moved)
         self.bank = moved
         return None, None
 
@@ -152,7 +151,7 @@ class FedVEMoE(Strategy):
         if not self._method.shared:
             return self.bank
         self._scales.learn(total, self.bank)
-        self._recorder.counted(round_, self.bank.slots, self._counted[self.bank.slots])
+        self._recorder.counted(round_, self.bank.slots, self._crowds.counted[self.bank.slots])
         silos = len(self._consortium.nodes)
         return self.bank.with_living(self._server.step(self.bank.living(), total, silos=silos))
 
@@ -190,14 +189,12 @@ class FedVEMoE(Strategy):
         if sums is None:
             return None
         total = Assessment.from_arrays(sums)
-        self._contributors = spread(
-            total.contributors, torch.tensor(self.bank.slots), len(self.bank.alive)
-        )
+        self._crowds.assessed(total.contributors, self.bank)
         concentration = self._config.em.prior_concentration
         living = assess_step(self.bank.living(), total, concentration=concentration)
         self.bank = self.bank.with_living(living)
-        if self._structure is not None:
-            silos = len(self._consortium.nodes)
+        if self._structure is not None and server_round < self._config.rounds.num_server_rounds:
+            silos = len(self._consortium.nodes)  # after the last round no change is to come
             self.bank = self._structure.assessed(self.bank, sums, silos)
         self._recorder.assessed(total, sums, self._rows)
         return None
@@ -211,8 +208,11 @@ class FedVEMoE(Strategy):
 
     def _meet(self, grid: Grid, round_: int) -> None:
         """Look who has come or gone since the last round."""
-        for change, silo in self._membership.refresh(grid.get_node_ids()):
+        changes = self._membership.refresh(grid.get_node_ids(), round_)
+        for change, silo in changes:
             self._recorder.membership(round_, change, silo)
+        self._crowds.left([change for change, _ in changes].count("leave"))
+        require_asked(self._config, len(self._consortium.nodes), round_)
 
     def _exchange(self, grid: Grid, phase: str, round_: int) -> None:
         """Run one phase of a round by Flower's own four methods."""
@@ -237,11 +237,11 @@ class FedVEMoE(Strategy):
             return sums
 
         self._start, members = clusters_of(exchange, self._config)
-        self._members = spread(members, torch.tensor(self.bank.slots), len(self.bank.alive))
+        self._crowds.began(members, self.bank)
 
-    def _open(self, contributors: Tensor) -> Tensor:
+    def _open(self, *, warming: bool) -> Tensor:
         """Return which living experts are summed: a sum over fewer than c-min tells of each."""
-        crowded = contributors[self.bank.slots] >= self._config.output.c_min
+        crowded = self._crowds.crowded(self.bank, warming=warming)
         return crowded if self._structure is None else self._structure.open(crowded, self.bank)
 
     def _sample(self, round_: int) -> list[str]:

@@ -17,12 +17,11 @@ from fedvemoe_app.report.rows import EventRow
 
 MARKS = {
     "birth": ("^", "white"),
-    "trial": ("o", "white"),
-    "accepted": ("o", style.INK),
-    "closed": ("X", "white"),
+    "accept": ("o", style.INK),
+    "close": ("X", "white"),
     "prune": ("v", style.INK),
     "merge": ("D", style.INK),
-    "out-of-slots": ("s", "white"),
+    "full": ("s", "white"),
 }
 """Marker and fill of each kind of event: told apart by shape, never by colour."""
 

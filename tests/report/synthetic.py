@@ -97,12 +97,11 @@ def _live(row: RoundRow, number: int, rounds: int) -> None:
 def _events(rounds: int) -> list[EventRow]:
     told = [
         (rounds // 3, "birth", [3], "tokens that no expert explains"),
-        (rounds // 3, "trial", [3], "on trial for two rounds"),
-        (rounds // 3 + 1, "accepted", [3], "it lowers the loss on probes"),
-        (rounds // 2, "closed", [5], "a trial that brought nothing"),
+        (rounds // 3 + 1, "accept", [3], "it lowers the loss on probes"),
+        (rounds // 2, "close", [5], "a trial that brought nothing"),
         (2 * rounds // 3, "merge", [0, 1], "their functions agree"),
         (2 * rounds // 3, "prune", [1], "no silo would miss it"),
-        (rounds, "out-of-slots", [], "every slot is taken: raise k-max"),
+        (rounds, "full", [], "every slot is taken: raise k-max"),
         (rounds, "sketched", [2], "a kind of event that is not known yet"),
         (1, "dropout", [], "no answer within 60 s"),
     ]

@@ -73,7 +73,7 @@ def test_a_slot_that_is_born_again_has_two_lives(tmp_path: Path) -> None:
 
 def test_every_kind_of_event_is_in_the_legend(tmp_path: Path) -> None:
     shown = labels(plot_paper.draw(make_run(tmp_path, rounds=9, lifecycle=True))).splitlines()
-    told = {"birth", "trial", "accepted", "closed", "merge", "prune", "out-of-slots", "sketched"}
+    told = {"birth", "accept", "close", "merge", "prune", "full", "sketched"}
     assert told | {"silos missing"} <= set(shown)
 
 
