@@ -63,4 +63,5 @@ def slots_of(config: RunConfig) -> int:
     That is the silo's own, or a merged expert that is tried beside the whole bank.
     """
     method = method_of(config)
-    return config.em.k_max + (method.personal != "none" or method.lifecycle)
+    merging = method.lifecycle and config.lifecycle.lifecycle and config.em.k_max > 1
+    return config.em.k_max + (method.personal != "none" or merging)

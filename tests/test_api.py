@@ -16,7 +16,6 @@ import torch
 from fedvemoe_app.api import LoadedRun, load_run
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.task import Instance, Task
-from fedvemoe_app.em.round import Belief
 from fedvemoe_app.errors import RunError, SettingError
 from fedvemoe_app.evaluation.suite import answer
 from fedvemoe_app.report.journal import Run
@@ -76,7 +75,7 @@ def test_answers_are_those_of_the_evaluation(
         silo.family.experts.load_folder(expert.slot, expert.folder)
     examples = silo.family.data.test
     predict = torch.tensor([weights.get(slot, 0.0) for slot in (0, 1, 2)], dtype=torch.float64)
-    expected = answer(silo.family, examples, Belief(predict, predict, share), list(weights), 5)
+    expected = answer(silo.family, examples, list(weights), predict[list(weights)], share, 5)
     found = talkative.generate(
         [example.instance.input for example in examples],
         definition=DEFINITION,

@@ -30,8 +30,8 @@ Happened = Callable[[int, Event], None]
 def structure_of(
     config: RunConfig, method: Method, slots: int, happened: Happened
 ) -> Structure | None:
-    """Return the lifecycle of a bank of ``slots`` slots, if the run has one."""
-    if not (method.lifecycle and config.lifecycle.lifecycle):
+    """Return the lifecycle of a bank of ``slots`` slots, if the run has one and it can grow."""
+    if not (method.lifecycle and config.lifecycle.lifecycle) or slots < 2:
         return None
     return Structure(rules(config), slots, happened)
 

@@ -14,12 +14,18 @@ from fedvemoe_app.em.state import Bank
 from tests.dice import Dice, bank_of, loaded, silos
 
 BANK: Bank = bank_of(loaded(seeds.stream(0, "bank"), 3))
-SILO: Dice = silos(0)[0]
+SILO: Dice = silos(2)[1]
 
 
 def own(gain: float) -> Tensor:
     """Return nats per token of an own expert that beats every shared one by ``gain``."""
     return SILO.probe(BANK.experts, BANK.slots).log_lik.max(dim=1).values + gain
+
+
+def uneven() -> Tensor:
+    """Return an own expert that is better on some faces and worse on others."""
+    shared = SILO.probe(BANK.experts, BANK.slots).log_lik.max(dim=1).values
+    return shared + torch.where(SILO.rolls == SILO.rolls[0], 1.5, -1.5)
 
 
 def predicting(private: Tensor | None, inference: Inference | None = None) -> Belief:
@@ -35,7 +41,15 @@ def test_the_weights_that_predict_sum_to_one(gain: float) -> None:
 def test_an_own_expert_weighs_what_it_is_worth() -> None:
     assert predicting(None).private == predicting(own(-30.0)).private == 0.0
     assert predicting(own(30.0)).private == pytest.approx(1.0)
-    assert 0.0 < predicting(own(-0.2)).private < 1.0
+    assert 0.0 < predicting(uneven()).private < 1.0
+
+
+def test_it_predicts_alone_where_the_mixture_shows_no_gain_over_it() -> None:
+    """What sharing cannot show to be better must not make a silo worse."""
+    for gain in (0.0, 0.01, 0.5):
+        belief = predicting(own(gain))
+        assert belief.private == belief.share == 1.0
+        assert not belief.predict.any()
 
 
 def test_a_useless_own_expert_changes_no_prediction() -> None:

@@ -48,9 +48,7 @@ class Comings(InProcessGrid):
 def play(settings: Callable[..., Settings]) -> Callable[..., tuple[Run, Watch]]:
     """Run a federation whose nodes change after the training of the named rounds."""
 
-    def played(
-        there: Mapping[int, list[int]], rounds: int, changes: Settings
-    ) -> tuple[Run, Watch]:
+    def played(there: Mapping[int, list[int]], rounds: int, changes: Settings) -> tuple[Run, Watch]:
         watch = Watch()
         flat = {**settings(), **EVERY, "num-server-rounds": rounds, **changes}
         with pytest.MonkeyPatch.context() as patch:
@@ -81,7 +79,9 @@ def test_silos_come_and_go(privacy: str, play: Callable[..., tuple[Run, Watch]])
     ]
     asked = [{m.metadata.dst_node_id for m, _ in watch.of("train", r)} for r in range(1, 5)]
     assert asked == [{1, 2, 4}, {1, 2, 3, 4}, {1, 3, 4}, {1, 3, 4, MOVED}]
-    greeted = [m.metadata.dst_node_id for m, _ in watch.passed if "hello" in m.metadata.message_type]
+    greeted = [
+        m.metadata.dst_node_id for m, _ in watch.passed if "hello" in m.metadata.message_type
+    ]
     assert sorted(greeted) == [1, 2, 3, 4, MOVED]
     phases = [[p for p in ("hello", "sketch") if p in row["seconds"]] for row in ended.rounds]
     assert phases == [["hello", "sketch"], ["hello"], [], ["hello"], []]

@@ -14,7 +14,16 @@ import pytest
 from fedvemoe_app.flower.inprocess import Tamper
 from fedvemoe_app.report.journal import Run
 from tests.federation import SILOS, Settings, federate
-from tests.flower.open_world import BIRTH, ONE_EXPERT, TOO_MANY, Watch, losing, plain, same, structure
+from tests.flower.open_world import (
+    BIRTH,
+    ONE_EXPERT,
+    TOO_MANY,
+    Watch,
+    losing,
+    plain,
+    same,
+    structure,
+)
 
 SIM: Settings = {**ONE_EXPERT, "privacy": "sim", "c-min": 1}
 Watched = tuple[Run, Watch]
