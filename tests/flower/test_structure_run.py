@@ -91,7 +91,9 @@ def test_a_newborn_is_trained_at_once(born: Watched) -> None:
     assert watch.facts("train", BIRTH + 1, "order")["open"] == [True, True]
     assert sum(float(sums["weight"][1]) for sums in watch.sums("train", BIRTH + 1)) > 0
     last = watch.bank(BIRTH + 1)
-    assert any(not torch.equal(x[1], watch.bank(BIRTH).experts[n][1]) for n, x in last.experts.items())
+    assert any(
+        not torch.equal(x[1], watch.bank(BIRTH).experts[n][1]) for n, x in last.experts.items()
+    )
     saved = {path.parent.name for path in run.folder.glob("experts/*/adapter_model.safetensors")}
     assert saved == {"slot_00", "slot_01"}
 
