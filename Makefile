@@ -59,7 +59,7 @@ bench: $(VENV)/installed-dev ## run the benchmarks; each prints a table and writ
 docs: $(VENV)/installed-docs ## write docs/configuration.md from the settings and build the site into site/
 	$(BIN)/fedvemoe settings > docs/configuration.md
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "open site/index.html"
+	@echo "open site/index.html; search in it needs a server: $(BIN)/python -m http.server -d site"
 
 clean: ## remove the environment and caches, never results
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -7,6 +7,7 @@ takes plain values or the one group it works from, never the tree and a key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -78,6 +79,10 @@ def _check(config: RunConfig) -> None:
             config.lifecycle.prune_worth > config.lifecycle.birth_worth,
             f"prune-worth = {config.lifecycle.prune_worth} exceeds birth-worth = "
             f"{config.lifecycle.birth_worth}: an expert would be born only to be pruned",
+        ),
+        (
+            not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.model.device),
+            f'device = "{config.model.device}": must be auto, cpu, cuda or cuda:N',
         ),
         (not config.model.targets, "target-modules is empty: use all-linear or name layers"),
         (not config.model.model_name, "model-name is empty: use builtin:tiny or name a model"),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -42,6 +43,7 @@ def launch(config: RunConfig, resources: Resources, console: Console) -> Path:
             f"--silos {resources.silos} is below min-silos = {config.rounds.min_silos}: "
             "start more silos, or lower min-silos"
         )
+    _require_device(config.model.device)
     config = _named(config)
     folder = Path(config.output.log_dir) / config.output.run_name
     if folder.exists():
@@ -51,6 +53,18 @@ def launch(config: RunConfig, resources: Resources, console: Console) -> Path:
         lay_out(config, step)
     _simulate(config, resources, folder, console)
     return folder
+
+
+def _require_device(device: str) -> None:
+    """Refuse a GPU that this machine, on which a simulation's silos compute, does not have."""
+    if device.startswith("cuda"):
+        number = int(device.partition(":")[2] or 0)
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if number >= found:
+            raise SettingError(
+                f'device = "{device}": torch sees {found} GPUs here; use auto or cpu, '
+                "and see fedvemoe doctor"
+            )
 
 
 def _named(config: RunConfig) -> RunConfig:

@@ -52,6 +52,8 @@ WRONG: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "out of range": (["rho=1.5"], ("rho = 1.5", "at most 1")),
     "unknown choice": (["start=later"], ("start", "sketch, random, none")),
     "at odds": (["k-init=9", "k-max=4"], ("k-init = 9", "k-max = 4")),
+    "no such device": (["device=gpu"], ('device = "gpu"', "cuda:N")),
+    "a GPU that is not there": (["device=cuda:99"], ('device = "cuda:99"', "use auto or cpu")),
     "no such folder": (["dataset-name=/nowhere/tasks"], ("/nowhere/tasks",)),
     "no such base": (["model-name=/nowhere/base"], ("/nowhere/base",)),
     "no such layer": (["target-modules=q_prj"], ("target-modules: q_prj", "q_proj", "all-linear")),

@@ -21,7 +21,7 @@ LEFT = {
     "tutorial.md": [
         "runs/mine/report.html",
         "runs/alone/local_baselines.json",
-        "comparison/comparison.md",
+        "comparison/compare.md",
         "paper/paper_figure.pdf",
         "runs/mine/tables/rounds.csv",
         "adapters/mixture.json",
