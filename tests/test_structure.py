@@ -67,7 +67,6 @@ SIDEWAYS = {
     ("served", "evaluation"): "a served mixture is scored as a silo scores it",
     ("served", "report"): "what a silo believed is read from the journal",
     ("onboarding", "served"): "a silo that was not there meets the experts of a run",
-    ("onboarding", "silo"): "its E-step has the settings of every silo",
     ("onboarding", "evaluation"): "it is scored as every silo is",
     ("onboarding", "report"): "its mixture has the form of the others",
     ("experts_cli", "api"): "a command calls one thing",
