@@ -28,7 +28,12 @@ from fedvemoe_app.report.journal import Run
 from tests.federation import SILOS, Settings, federate, without_seconds
 from tests.flower.small_sums import TEMPLATE, SmallSums, numbers
 
-NOISED: dict[str, Any] = {"start": "none", "silo_weight": "equal", "reporting": "aggregate"}
+NOISED: dict[str, Any] = {
+    "start": "none",
+    "silo_weight": "equal",
+    "reporting": "aggregate",
+    "lifecycle": False,
+}
 QUICK: dict[str, Any] = {
     "generate_examples": 0,
     "eval_examples": 1,

@@ -43,7 +43,11 @@ SPECIAL: dict[str, Settings] = {
     "private": {"strategy": "fedvemoe", "private-slot": "local", "local-steps": 12},
     "tuned": {"strategy": "fedvemoe", "private-slot": "tuned"},
     "single": {
-        **{"strategy": "fedvemoe", "k-init": 1, "k-max": 1, "top-m": 1, "start": "none"},
+        "strategy": "fedvemoe",
+        "k-init": 1,
+        "k-max": 1,
+        "top-m": 1,
+        "start": "none",
         "lifecycle": False,
     },
     "fedprox, mu = 0": {"strategy": "fedprox", "proximal-mu": 0.0},
