@@ -23,6 +23,7 @@ QUICK: Settings = {
     "quiet-rounds": 1,
     "cool-down": 1,
     "patience": 1,
+    "lora-factors": "alternate",
 }
 ONE_EXPERT: Settings = {
     **QUICK,

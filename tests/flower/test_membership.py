@@ -1,7 +1,6 @@
 """Who is within reach: newcomers are met once, a silo may come back on another node.
 
-Removed by hand, each turned a test here red: the order of a silo's nodes; the memory of nodes that
-were refused; the check of how many are asked.
+Removed by hand, the order of a silo's nodes turned a test here red.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The lifecycle where silos fall out: what was planned happens whole or not at all.
 
-Removed by hand, each turned a test here red: the rest of the counts after a birth that nobody
-assessed; None for the wishes of a void sum; the crowd that a birth needs once more.
+Removed by hand, each turned a test here red: that counts are forgotten after a birth; the crowd
+that a birth needs once more.
 """
 
 from __future__ import annotations

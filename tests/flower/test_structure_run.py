@@ -1,7 +1,7 @@
 """The lifecycle in whole runs: births, and the end of experts that are one too many.
 
-Removed by hand, each turned a test here red: the mark of a parent's rest; the adoption before the
-mark is checked; the verdict that is not asked for after the last round; the candidate's slot.
+Removed by hand, each turned a test here red: the adoption before the mark is checked; the verdict
+that is not asked for after the last round; the candidate's resident slot; c-min.
 """
 
 from __future__ import annotations
@@ -108,17 +108,28 @@ def test_silos_report_over_all_slots(born: Watched) -> None:
     assert any(row["active"] and 1 in row["active"] for row in rows)
 
 
-def test_nothing_is_ever_summed_over_fewer_than_c_min(born: Watched) -> None:
-    _, watch = born
-    crowds = set()
-    for round_ in range(1, BIRTH + 3):
+def crowds(watch: Watch, rounds: int) -> set[int]:
+    """Return how many silos there ever were behind a sum of vectors."""
+    found = set()
+    for round_ in range(1, rounds + 1):
         sent = watch.sums("train", round_)
-        trained = sum((sums["weight"] > 0).int() for sums in sent)
-        wished = sum(sums["wishes_squared"].any(dim=1).int() for sums in sent)
+        trained = torch.stack([sums["weight"] > 0 for sums in sent]).sum(dim=0)
+        wished = torch.stack([sums["wishes_squared"].any(dim=1) for sums in sent]).sum(dim=0)
         seeded = sum(int(sums["seeds"]) for sums in sent if "seeds" in sums)
-        crowds |= {*trained.tolist(), *wished.tolist(), seeded}  # type: ignore[union-attr]
-    assert crowds & set(range(1, CROWD)) == set()
-    assert len(crowds) > 1
+        found |= {*trained.tolist(), *wished.tolist(), seeded}
+    return found
+
+
+def test_nothing_is_summed_over_fewer_than_c_min(born: Watched, make: Make) -> None:
+    assert not crowds(born[1], BIRTH + 2) & set(range(1, CROWD))
+    few, rounds = 2, 3
+    _, watch = make({**TOO_MANY, "num-server-rounds": rounds, "c-min": few})
+    counted = [
+        torch.stack([sums["contributors"] for sums in watch.sums("evaluate", round_)]).sum(dim=0)
+        for round_ in range(rounds)
+    ]
+    assert any(0 < count < few for total in counted for count in total.tolist())
+    assert 1 not in crowds(watch, rounds)
 
 
 def test_only_the_called_side_of_the_parent_seeds(born: Watched) -> None:

@@ -42,7 +42,14 @@ SPECIAL: dict[str, Settings] = {
     "local": {"local-steps": 12},
     "private": {"strategy": "fedvemoe", "private-slot": "local", "local-steps": 12},
     "tuned": {"strategy": "fedvemoe", "private-slot": "tuned"},
-    "single": {"strategy": "fedvemoe", "k-init": 1, "k-max": 1, "top-m": 1, "start": "none"},
+    "single": {
+        "strategy": "fedvemoe",
+        "k-init": 1,
+        "k-max": 1,
+        "top-m": 1,
+        "start": "none",
+        "lifecycle": False,
+    },
     "fedprox, mu = 0": {"strategy": "fedprox", "proximal-mu": 0.0},
 }
 
