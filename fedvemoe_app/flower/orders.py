@@ -32,8 +32,10 @@ def asked_to_train(
 
 
 def evaluation_due(config: RunConfig, round_: int) -> bool:
-    """Whether a round ends with scores on test data."""
+    """Whether a round ends with scores on test data; under noise silos may keep them."""
     last = config.rounds.num_server_rounds
+    if config.dp.withholds_scores:
+        return False
     return round_ % config.evaluation.eval_every == 0 or round_ == last
 
 
