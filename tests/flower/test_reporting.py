@@ -82,10 +82,14 @@ SUMS = {
         *("silos", "tokens", "score", "mass", "contributors"),
         *("gain", "gain_squared", "displaced", "scores", "ppl_histogram"),
         *("transfer", "transfer_histogram"),
+        *("unhappy", "shared", "edge", "merged"),
     },
     "query.sketch": {"silos", "first", "second"},
     "query.cluster": {"members", "vectors", "cosine"},
-    "train": {"silos", "tokens", "loss", "silo_weight", "weight"},
+    "train": {
+        *("silos", "tokens", "loss", "silo_weight", "weight"),
+        *("wishing", "wishes", "wishes_squared"),
+    },
     "query.hello": set(),
 }
 
