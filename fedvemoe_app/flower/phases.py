@@ -190,8 +190,10 @@ def _reply(
 
 
 def _beliefs(belief: Belief) -> dict[str, Any]:
+    """Return responsibilities over the shared experts, and the weight of the silo's own beside."""
+    shared = belief.predict if bool(belief.predict.any()) else belief.train
     return {
-        "responsibilities": belief.predict.tolist(),
+        "responsibilities": (shared / shared.sum()).tolist(),
         "active": torch.nonzero(belief.train).flatten().tolist(),
         "share": belief.share,
         "private": belief.private,
