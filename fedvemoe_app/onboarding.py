@@ -19,7 +19,8 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.bank import open_bank
 from fedvemoe_app.data.encoded import EncodedTasks, encode_tasks
 from fedvemoe_app.em import round as em
-from fedvemoe_app.em.gain import Gain, gain, held_out
+from fedvemoe_app.em.gain import Gain, gain
+from fedvemoe_app.em.scores import scored
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.evaluation.scores import Score, pool
 from fedvemoe_app.evaluation.suite import evaluate
@@ -170,7 +171,7 @@ def _probe(family: LanguageFamily, bank: Bank, tau: float) -> _Probed:
     log_lik, lengths = family.log_lik(family.data.probe, range(len(bank.slots) + 1))
     owners = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
     experts = log_lik[:, :-1]
-    mixture = held_out(experts, owners, bank.prior, tau=tau)
+    mixture = scored(experts, owners, bank.prior, tau=tau)
     return _Probed(log_lik[:, -1], mixture, experts, owners)
 
 
@@ -198,7 +199,7 @@ def _regret(family: LanguageFamily, bank: Bank, best: int, probed: _Probed, tau:
         family.experts.load(bank.experts, range(len(bank.slots)))
     experts = probed.experts.clone()
     experts[:, best] = adapted[:, 0]
-    after = held_out(experts, probed.owners, bank.prior, tau=tau)
+    after = scored(experts, probed.owners, bank.prior, tau=tau)
     return gain(after, probed.mixture, probed.owners)
 
 

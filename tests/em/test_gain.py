@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from fedvemoe_app.em.gain import Gain, gain, held_out
-from fedvemoe_app.em.scores import cross_fitted
+from fedvemoe_app.em.gain import Gain, gain
+from fedvemoe_app.em.scores import cross_fitted, scored
 
 OWNERS = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3])
 
@@ -20,7 +20,7 @@ def matrix(tokens: int, experts: int, seed: int = 0) -> torch.Tensor:
 
 def test_the_mean_of_the_held_out_evidence_is_the_cross_fitted_total() -> None:
     log_lik, prior = matrix(8, 3), torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-    found = held_out(log_lik, OWNERS, prior, tau=2.0)
+    found = scored(log_lik, OWNERS, prior, tau=2.0)
     total = cross_fitted(log_lik, OWNERS, prior, tau=2.0).total
     assert float(found.mean()) == pytest.approx(total, abs=1e-12)
 
@@ -29,7 +29,7 @@ def test_a_token_is_scored_without_its_own_half() -> None:
     log_lik, prior = matrix(8, 2), torch.tensor([0.5, 0.5], dtype=torch.float64)
     changed = log_lik.clone()
     changed[OWNERS == 2] -= torch.tensor([9.0, 0.0], dtype=torch.float64)  # an even example
-    before, after = (held_out(each, OWNERS, prior) for each in (log_lik, changed))
+    before, after = (scored(each, OWNERS, prior) for each in (log_lik, changed))
     assert torch.equal(before[OWNERS == 0], after[OWNERS == 0])
     assert not torch.allclose(before[OWNERS == 1], after[OWNERS == 1])
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fedvemoe_app.em.gain import standard_error
 from fedvemoe_app.em.lifecycle.orders import Notice
-from fedvemoe_app.em.lifecycle.regret import CONTENT, Memory, observed, side_of, standard_error
+from fedvemoe_app.em.lifecycle.regret import CONTENT, Memory, observed, side_of
 from fedvemoe_app.em.lifecycle.rules import Rules
 
 RULES = Rules(sketch_size=2)

@@ -15,6 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from fedvemoe_app.em.gain import standard_error
 from fedvemoe_app.em.lifecycle.orders import Notice
 from fedvemoe_app.em.lifecycle.rules import Rules
 
@@ -99,20 +100,6 @@ def _touched(last: Memory, notice: Notice) -> bool:
     if last.main not in notice.slots:
         return True
     return notice.since[notice.slots.index(last.main)] > last.round
-
-
-def standard_error(difference: Tensor, owners: Tensor) -> float:
-    """Return the standard error of the mean of ``difference`` [T], whose examples are independent.
-
-    Infinite for fewer than two examples: nothing is known of their spread.
-    """
-    examples = int(owners.max()) + 1 if len(owners) else 0
-    if examples < 2:
-        return float("inf")
-    residual = difference - difference.mean()
-    sums = torch.zeros(examples, dtype=torch.float64).index_add_(0, owners, residual)
-    variance = sums.square().sum() * examples / (examples - 1)
-    return float(variance.sqrt()) / len(difference)
 
 
 def side_of(last: Memory | None, notice: Notice, main: int) -> int:
