@@ -59,8 +59,7 @@ class Crowds:
 
     def missing(self, silos: int) -> None:
         """Note that silos are not there that were counted: each may be missing from any expert."""
-        self.left(silos)
-        self._contributors = self._contributors - silos
+        self._members, self._contributors = self._members - silos, self._contributors - silos
 
     def state(self) -> State:
         """Return the counts."""

@@ -8,6 +8,7 @@ nothing to hide, where the run says.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from fedvemoe_app.flower.wire import (
 )
 from fedvemoe_app.silo import Silo
 
+LOG = logging.getLogger("flwr")
 KEEPING = "keeping"
 ELSEWHERE = {"experts", "bank", "secagg", "parts.ahead", "parts.reply", KEEPING}
 """Records of a silo's memory that are not stored, and their indexes."""
@@ -102,8 +104,14 @@ def take_up(content: RecordDict, context: Context, silo: Silo) -> int | None:
 def keep(context: Context, round_: int) -> None:
     """Store this silo's memory after its part of a round, where it has a place for it."""
     shelf = _shelf(context) if KEEPING in context.state else None
-    if shelf:
+    if shelf is None:
+        return
+    try:
         shelf.put(round_, _packed(context.state))
+    except RunError as error:
+        if simulated(context):
+            raise
+        LOG.warning("this silo can take part, but not go on after the run's end: %s", error)
 
 
 def keep_trained(context: Context, config: RunConfig, round_: int) -> None:

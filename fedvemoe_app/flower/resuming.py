@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -140,6 +141,22 @@ def resumable(folder: Path) -> int | None:
     complete = Checkpoints.of(folder).rounds()
     finished = (folder / "summary.json").exists()
     return None if finished or not complete else complete[0]
+
+
+def how_to_go_on(folder: Path) -> str:
+    """Return the words that say how an unfinished run is continued; "" for any other."""
+    done = resumable(folder)
+    if done is None:
+        return ""
+    rounds = f"round {done} is complete" if done else "row 0 is complete"
+    return f"{rounds}; go on from there with: fedvemoe resume {shlex.quote(str(folder))}"
+
+
+def refuse_taken(folder: Path) -> None:
+    """Raise RunError where a new run's folder exists already; it says so if that can go on."""
+    if folder.exists():
+        other = f"the run folder {folder} exists already: choose another run-name"
+        raise RunError("; or, ".join(filter(None, [other, how_to_go_on(folder)])))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from fedvemoe_app.flower.meeting import meet, reunion
 from fedvemoe_app.flower.place import Place
 from fedvemoe_app.flower.privacy import check_dp, fitted, warn_of_dp
 from fedvemoe_app.flower.recorder import Recorder
-from fedvemoe_app.flower.resuming import alone_in, past_of
+from fedvemoe_app.flower.resuming import alone_in, past_of, refuse_taken
 from fedvemoe_app.flower.standing import Standing
 from fedvemoe_app.flower.strategy import FedVEMoE
 from fedvemoe_app.flower.wire import put_bank
@@ -63,8 +63,11 @@ def run(grid: Grid, config: RunConfig) -> Path:
     nodes = wait_for_nodes(grid, config.rounds.min_silos, config.rounds.phase_timeout)
     config = fitted(config, len(nodes))
     known = check(config, len(nodes))
+    log_dir = Path(config.output.log_dir).absolute()
+    if config.output.run_name:
+        refuse_taken(log_dir / config.output.run_name)
     journal = Journal.create(
-        Path(config.output.log_dir).absolute(),
+        log_dir,
         config.output.run_name,
         config.to_flat(),
         manifest({"silos": len(nodes), "seed": config.output.seed, "code": code_hash()}),

@@ -7,6 +7,7 @@ change, two more exchanges set up the new sum. ``sim`` sends the same words with
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
@@ -78,7 +79,7 @@ class SecureGrid(OneReplyGrid):
         self._bits = bits
         self._min_survivors = min_survivors
         self._confirm = confirm
-        self._sessions = 0
+        self._run, self._sessions = time.time_ns() // 10**6, 0  # a later run has a larger number
         self._upcoming: tuple[Server, dict[str, bytes]] | None = None
         self._account = Account()
 
@@ -141,9 +142,8 @@ class SecureGrid(OneReplyGrid):
         """Return a session of its own number: silos refuse one that is not newer than the last."""
         self._sessions += 1
         spec = SessionSpec.new(
-            self._sessions,
-            PHASE,
-            silos,
+            *(self._sessions, PHASE, silos),
+            run=self._run,
             bits=self._bits,
             min_survivors=self._min_survivors,
             confirm=self._confirm,

@@ -92,6 +92,20 @@ def write(path: Path, state: State) -> None:
         raise RunError(f"{path} cannot be written ({error}): is the disk full?") from error
 
 
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Replace a file in one step, readable by its owner alone; RunError where that fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.touch(mode=0o600)
+        temporary.write_bytes(data)
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{path} cannot be written ({error}): is the disk full?") from error
+
+
 def read(path: Path) -> State:
     """Return the state that ``write`` wrote; DamagedError where it is not whole."""
     try:
