@@ -19,7 +19,7 @@ import pytest
 from fedvemoe_app.flower.manifest import toml_value
 from fedvemoe_app.report.journal import read_run
 from tests.federation import SILOS, Settings, federate, without_seconds
-from tests.flower.cut import same_run
+from tests.flower.cut import SHORT, same_run
 
 FEDVEMOE = Path(sys.executable).with_name("fedvemoe")
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def test_a_run_on_ray_equals_the_run_in_this_process(
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     """Wait until something has happened in a run that is still going on."""
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 400
     while not condition():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
@@ -134,9 +134,9 @@ def test_when_the_server_fails_the_command_fails_with_its_reason(
 def test_a_server_that_was_killed_goes_on_where_it_was(
     settings: Callable[..., Settings], mark: str
 ) -> None:
-    chosen = {**settings(run_name="cut", privacy="secagg"), "num-server-rounds": 4}
+    chosen = {**settings(run_name="cut"), **SHORT, "privacy": "secagg", "private-slot": "local"}
     process = start(chosen, mark)
-    wait_for((Path(mark) / "cut" / "checkpoint" / "round-0002.safetensors").exists, process)
+    wait_for((Path(mark) / "cut" / "checkpoint" / "round-0001.safetensors").exists, process)
     for server in marked(mark):
         with suppress(psutil.Error):
             if "flwr-simulation" in " ".join(server.cmdline()[:3]):
@@ -148,8 +148,8 @@ def test_a_server_that_was_killed_goes_on_where_it_was(
     one = read_run(Path(mark) / "cut")
     same_run(one, federate({**chosen, "run-name": "whole"}))
     assert (one.folder / "flower.log").is_file()
-    assert [entry["round"] for entry in one.manifest["resumed"]] in ([2], [3])
-    with pytest.raises(AssertionError, match="is finished: 4 rounds are complete"):
+    assert [entry["round"] for entry in one.manifest["resumed"]] in ([1], [2])
+    with pytest.raises(AssertionError, match="is finished: 3 rounds are complete"):
         called("resume", str(Path(mark) / "cut"), mark=mark)
 
 
