@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,6 +31,8 @@ app = Commands(
 data = Commands(help="Look at task banks.", no_args_is_help=True)
 base = Commands(help="Build base models.", no_args_is_help=True)
 
+CpusPerSilo = Annotated[int, typer.Option(help="CPUs of one silo's process.", min=1)]
+GpusPerSilo = Annotated[float, typer.Option(help="GPUs of one silo, may be 0.5.")]
 Silos = Annotated[int, typer.Option(help="Number of silos.", min=1)]
 
 
@@ -54,8 +57,8 @@ def run(
     settings: Words = None,
     run_config: SettingsFile = None,
     silos: Silos = 12,
-    cpus_per_silo: Annotated[int, typer.Option(help="CPUs of one silo's process.", min=1)] = 1,
-    gpus_per_silo: Annotated[float, typer.Option(help="GPUs of one silo, may be 0.5.")] = 0.0,
+    cpus_per_silo: CpusPerSilo = 1,
+    gpus_per_silo: GpusPerSilo = 0.0,
 ) -> None:
     """Run a simulated federation, show its progress, and end with a summary and pictures.
 
@@ -70,6 +73,32 @@ def run(
     with readable_errors(console):
         config = RunConfig.from_flat(gather(RunConfig, run_config, settings or []))
         launch(config, Resources(silos, cpus_per_silo, gpus_per_silo), console)
+
+
+@app.command()
+def resume(
+    folder: Annotated[
+        Path, typer.Argument(help="A run's folder, <log-dir>/<run name>.", metavar="RUN")
+    ],
+    settings: Words = None,
+    cpus_per_silo: CpusPerSilo = 1,
+    gpus_per_silo: GpusPerSilo = 0.0,
+) -> None:
+    """Continue an interrupted simulation from its last complete round.
+
+    It ends as if it had never been interrupted. Settings are those of the run; more rounds may be
+    asked for, even of a finished one.
+
+    Examples: [bold]fedvemoe resume runs/exp1[/bold];
+    [bold]fedvemoe resume runs/exp1 num-server-rounds=30[/bold] for more rounds.
+    """
+    from fedvemoe_app.flower.simulation import Resources
+    from fedvemoe_app.launch import relaunch
+
+    console = Console()
+    with readable_errors(console):
+        changes = gather(RunConfig, None, settings or [])
+        relaunch(folder, changes, Resources(0, cpus_per_silo, gpus_per_silo), console)
 
 
 @app.command("settings")

@@ -1,8 +1,8 @@
-"""What ``fedvemoe run`` and ``fedvemoe base build`` do around the real work: check, build, show."""
+"""What ``fedvemoe run``, ``resume`` and ``base build`` do around the work: check, build, show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -17,13 +17,16 @@ from fedvemoe_app.data import builtin
 from fedvemoe_app.data.bank import open_bank
 from fedvemoe_app.errors import RunError, SettingError
 from fedvemoe_app.flower.privacy import fitted
+from fedvemoe_app.flower.resuming import alone_in, how_to_go_on, past_of, refuse_taken
 from fedvemoe_app.flower.run import check, lay_out
 from fedvemoe_app.flower.simulation import Resources, simulate
 from fedvemoe_app.model.base_build import build_base
 from fedvemoe_app.report.journal import read_run
 from fedvemoe_app.report.live import follow
 from fedvemoe_app.report.page import FILE as PAGE
+from fedvemoe_app.report.progress import FILE as PROGRESS
 from fedvemoe_app.report.summary import print_summary
+from fedvemoe_app.settings import Value
 from fedvemoe_app.strategies.registry import settle
 
 Step = Callable[[int, int, float], None]
@@ -46,12 +49,44 @@ def launch(config: RunConfig, resources: Resources, console: Console) -> Path:
     _require_device(config.model.device)
     config = _named(config)
     folder = Path(config.output.log_dir) / config.output.run_name
-    if folder.exists():
-        raise RunError(f"the run folder {folder} exists already: choose another run-name")
+    refuse_taken(folder)
     check(fitted(settle(config), resources.silos), resources.silos)
     with _bar(console, "building the base model") as step:
         lay_out(config, step)
     _simulate(config, resources, folder, console)
+    return folder
+
+
+def relaunch(folder: Path, changes: Mapping[str, Value], each: Resources, console: Console) -> Path:
+    """Let a simulation go on from its last complete round, as ``launch`` runs one.
+
+    Its settings are those in the run's folder, but for ``changes``; of ``each``, how many silos
+    there are is the run's own affair.
+
+    Raises
+    ------
+    FedVemoeError
+        Where it is finished, in use, or the changes are none that a run may go on with.
+    """
+    folder = folder.absolute()
+    given = {**read_run(folder).config, **changes, "resume": str(folder)}
+    config = settle(RunConfig.from_flat(given))
+    if config.output.roster:
+        raise RunError(
+            f'{folder} was a deployment: add resume = "{folder}" to its settings and start it with '
+            "flwr run, as before"
+        )
+    with alone_in(folder):
+        past = past_of(folder, config.rounds.num_server_rounds)
+        config = fitted(config, past.silos)
+        past.admitted(config)
+        _require_device(config.model.device)
+        known = check(config, past.silos)
+        past.require(base=lay_out(config).backbone.fingerprint, bank=known.bank)
+        (folder / PROGRESS).unlink(missing_ok=True)
+    done, last = past.saved.round, config.rounds.num_server_rounds
+    console.print(f"going on after round {done} of {last}", highlight=False)
+    _simulate(config, replace(each, silos=past.silos), folder, console)
     return folder
 
 
@@ -88,11 +123,23 @@ def _simulate(config: RunConfig, resources: Resources, folder: Path, console: Co
     try:
         simulate(config.to_flat(), resources, log, watch)
     except RunError as error:
-        raise RunError("; ".join(filter(None, [*reasons, str(error)]))) from error
-    log.rename(folder / LOG)
+        said = [*reasons, str(error), how_to_go_on(folder)]
+        raise RunError("; ".join(filter(None, said))) from error
+    except (KeyboardInterrupt, SystemExit):
+        said = [f"interrupted; its log is {log}", how_to_go_on(folder)]
+        console.print("; ".join(filter(None, said)), highlight=False, soft_wrap=True)
+        raise
+    _keep_log(log, folder / LOG)
     pictures = sorted((folder / "plots").glob("*.png"))
     page = folder / PAGE
     print_summary(read_run(folder), console, pictures, page if page.exists() else None)
+
+
+def _keep_log(log: Path, kept: Path) -> None:
+    """Move the log of this process into the run's folder, behind that of an earlier one."""
+    if kept.exists():
+        log.write_bytes(kept.read_bytes() + log.read_bytes())
+    log.replace(kept)
 
 
 def build_from_bank(bank: str, size: str, seed: int, console: Console) -> Path:

@@ -11,7 +11,7 @@ from fedvemoe_app.settings import Leaf, Value, leaves
 
 PATHS = (
     *("keyword-file", "assignment-file", "tasks-file", "local-baseline-json"),
-    *("out-json", "log-dir", "roster"),
+    *("out-json", "log-dir", "roster", "resume"),
 )
 PERHAPS_PATHS = ("dataset-name", "model-name", "base-model")
 """Settings that are a folder or the name of something that is none."""

@@ -11,6 +11,7 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar, cast, get_type_hints
 
 from fedvemoe_app.errors import SettingError
@@ -81,7 +82,7 @@ class Leaf:
 
 def leaves(tree: type, group: str = "") -> Iterator[Leaf]:
     """Yield the settings of a tree of dataclasses in the order in which they are declared."""
-    hints = get_type_hints(tree)
+    hints = _hints(tree)
     for item in fields(tree):
         kind = hints[item.name]
         if is_dataclass(kind):
@@ -89,6 +90,12 @@ def leaves(tree: type, group: str = "") -> Iterator[Leaf]:
         else:
             default = cast(Value, item.default)
             yield Leaf(hyphenated(item.name), group, kind, default, **item.metadata)
+
+
+@cache
+def _hints(tree: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields: a silo reads its settings in every message."""
+    return get_type_hints(tree)
 
 
 def listed(text: str) -> tuple[str, ...]:
@@ -112,7 +119,7 @@ def read(tree: type[Tree], flat: Mapping[str, object]) -> Tree:
 
 
 def _build(tree: type[Tree], checked: Mapping[str, Value]) -> Tree:
-    hints = get_type_hints(tree)
+    hints = _hints(cast(type, tree))
     values: dict[str, Any] = {}
     for item in fields(tree):  # type: ignore[arg-type]
         if is_dataclass(hints[item.name]):

@@ -26,6 +26,10 @@ class OutputSettings:
 
     log_dir: str = setting("runs", "folder that holds the folders of runs")
     run_name: str = setting("", "the run's folder; empty makes one from date and time")
+    resume: str = setting("", "folder of an interrupted run that goes on; empty begins a new run")
+    keep_checkpoints: int = setting(
+        2, "rounds whose whole state stays on disk, to resume from", low=1
+    )
     privacy: str = setting("secagg", "how sums are formed", choices=("secagg", "sim", "none"))
     c_min: int = setting(
         0, "least silos in the sum of an expert's changes; 0 is 3 if silos suffice", low=0

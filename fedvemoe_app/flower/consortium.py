@@ -66,13 +66,19 @@ def wait_for_nodes(grid: Grid, least: int, seconds: float, poll: float = 0.5) ->
 
 
 def introduce(
-    grid: Grid, nodes: Sequence[int], base: str, *, timeout: float
+    grid: Grid,
+    nodes: Sequence[int],
+    base: str,
+    *,
+    timeout: float,
+    told: RecordDict | None = None,
 ) -> tuple[Consortium, Tally]:
     """Ask every node who it is; return the consortium, and how the exchange went.
 
-    A silo with another base model or other code than the server's refuses and is left out.
+    A silo with another base model or other code than the server's refuses and is left out. All are
+    ``told`` the same.
     """
-    content = RecordDict()
+    content = told or RecordDict()
     put_facts(content, "hello", {"base": base, "code": code_hash()})
     unnamed = {node: f"node {node}" for node in nodes}
     summing = SummingGrid(grid, unnamed)

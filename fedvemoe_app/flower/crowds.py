@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import spread
+from fedvemoe_app.flower.shelf import State
 
 
 class Crowds:
@@ -55,6 +56,20 @@ class Crowds:
         """Return which living experts [m] have a crowd in the coming training round."""
         self.counted = self._members if warming else self._contributors
         return self.counted[bank.slots] >= self._least
+
+    def missing(self, silos: int) -> None:
+        """Note that silos are not there that were counted: each may be missing from any expert."""
+        self._members, self._contributors = self._members - silos, self._contributors - silos
+
+    def state(self) -> State:
+        """Return the counts."""
+        return State({"members": self._members, "contributors": self._contributors}, {})
+
+    def restore(self, state: State) -> None:
+        """Go on from counts."""
+        self._members, self._contributors = (
+            state.arrays[name] for name in ("members", "contributors")
+        )
 
 
 def _by_slot(counts: Tensor, bank: Bank) -> Tensor:

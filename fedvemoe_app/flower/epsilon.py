@@ -39,6 +39,7 @@ class Spending:
     """
 
     def __init__(self, settings: DpSettings, silos: int) -> None:
+        self.sums = 0
         self._event = GaussianPrivacyEvent(settings.dp_noise, silos, silos)
         relation, sampling = NeighboringRelation.ADD_OR_REMOVE_ONE, SamplingMethod.NO_AMPLIFICATION
         privacy = PrivacyConfig(settings.dp_delta, silos, relation, sampling)
@@ -54,5 +55,6 @@ class Spending:
 
     def spend(self) -> float:
         """Count one more sum and return epsilon of all so far, at the run's delta."""
+        self.sums += 1
         self._accountant.compose(self._event)
         return self._accountant.get_privacy_spent().epsilon

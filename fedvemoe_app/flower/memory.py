@@ -36,9 +36,14 @@ def remember(state: RecordDict, round_: int, bank: Bank, belief: Belief) -> None
     put_facts(state, "round", round_)
 
 
+def round_in(state: RecordDict) -> int | None:
+    """Return after how many rounds the bank was that this silo was sent last; None before any."""
+    return int(get_facts(state, "round")) if "round" in state else None
+
+
 def recall(state: RecordDict, round_: int) -> tuple[Bank, Belief]:
     """Return the bank after ``round_`` rounds; RunError where this silo missed it."""
-    held = get_facts(state, "round") if "round" in state else None
+    held = round_in(state)
     if held != round_:
         raise RunError(f"this silo holds the bank after round {held}, not after round {round_}")
     return get_bank(state), get_belief(state)

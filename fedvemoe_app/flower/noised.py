@@ -19,6 +19,7 @@ from fedvemoe_app.dp.mechanism import Mechanism
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.epsilon import Spending
 from fedvemoe_app.flower.one_reply import OneReplyGrid, Tally
+from fedvemoe_app.flower.shelf import State
 from fedvemoe_app.flower.template import Template
 from fedvemoe_app.flower.wire import get_facts, put_facts
 from fedvemoe_app.secagg.ring import Ring
@@ -72,6 +73,19 @@ class NoisedGrid(OneReplyGrid):
             few = f"{tally.answered} of {len(sent)} silos left, their noise needs {least}"
             return {}, replace(tally, answered=0, void=few)
         return guarded(sums, order.get("open")), tally
+
+    def state(self) -> State:
+        """Return how many sums the account holds."""
+        return State({}, {"spent": self._spending.sums})
+
+    def restore(self, state: State) -> None:
+        """Go on with an account of so many sums."""
+        self.spend(int(state.facts["spent"]))
+
+    def spend(self, sums: int) -> None:
+        """Count sums that were made before this process, or may have been."""
+        for _ in range(sums):
+            self._spending.spend()
 
     def _least(self, asked: int) -> int:
         """Return how many silos share the noise of a sum: as many as it must hold."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from fedvemoe_app.config_groups.rounds import RoundSettings
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.exchange import Answer, Exchange, Replied
+from fedvemoe_app.flower.shelf import State
 from fedvemoe_app.flower.wire import get_facts, get_tensors, put_facts, put_tensors
 
 MESSAGE_MB = RoundSettings().message_mb
@@ -80,6 +81,7 @@ class OneReplyGrid(Grid):
     ) -> None:
         self._grid = grid
         self._names = names
+        self.sums = 0  # formed in this run, where they are numbered
         self._exchange = Exchange(grid, message_mb, replied or (lambda name, done, asked: None))
 
     def send_and_receive(
@@ -98,6 +100,14 @@ class OneReplyGrid(Grid):
         self, sent: Mapping[str, Message], timeout: float | None
     ) -> tuple[dict[str, Tensor], Tally]:
         """Exchange these messages, by silo, for the sums of the replies."""
+
+    def state(self) -> State:
+        """Return what the sums to come depend on."""
+        return State({}, {"sums": self.sums})
+
+    def restore(self, state: State) -> None:
+        """Go on from there."""
+        self.sums = int(state.facts["sums"])
 
     def collect(
         self, sent: Mapping[str, Message], timeout: float | None, most: int = 0

@@ -9,6 +9,7 @@ from torch import Tensor
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.shapes import update_shapes
 from fedvemoe_app.em.statistics import Update
+from fedvemoe_app.evaluation.task_rows import TaskRows
 from fedvemoe_app.flower.consortium import Consortium
 from fedvemoe_app.flower.template import Template
 from fedvemoe_app.model.family import factor_of
@@ -43,6 +44,19 @@ def trained_in(config: RunConfig, round_: int, names: Iterable[str]) -> list[str
     factor = factor_of(round_, config.rounds.lora_factors)  # type: ignore[arg-type]
     endings = (".A", ".B") if factor == "both" else (f".{factor}",)
     return [name for name in names if name.endswith(endings)]
+
+
+def to_assess(
+    config: RunConfig, rows: TaskRows, round_: int, following: list[str]
+) -> dict[str, object]:
+    """Return the order that goes with a bank; ``following`` train on it next."""
+    return {
+        "round": round_,
+        "evaluate": evaluation_due(config, round_),
+        "tasks": rows.numbers,
+        "next": following,
+        "draw": drawn_in(config, round_ + 1),
+    }
 
 
 def drawn_in(config: RunConfig, round_: int) -> bool:

@@ -25,7 +25,7 @@ from fedvemoe_app.errors import BaseModelError, RunError
 from fedvemoe_app.evaluation.scores import Score, pool
 from fedvemoe_app.evaluation.sums import evaluation_sums
 from fedvemoe_app.evaluation.transfer import own_transfer
-from fedvemoe_app.flower import memory
+from fedvemoe_app.flower import lasting, memory
 from fedvemoe_app.flower.baseline import local_reference
 from fedvemoe_app.flower.code import code_hash
 from fedvemoe_app.flower.consent import reports_in_full, simulated
@@ -54,7 +54,8 @@ def hello(content: RecordDict, context: Context) -> RecordDict:
         )
     reply = RecordDict()
     put_tensors(reply, "sums", {})
-    put_facts(reply, "report", {"name": silo.name})
+    held = lasting.take_up(content, context, silo)
+    put_facts(reply, "report", {"name": silo.name, "held": held})
     return reply
 
 
@@ -68,6 +69,7 @@ def assess(content: RecordDict, context: Context) -> RecordDict:
         first = silo.first_expert(len(bank.alive))
         belief, sums["contributors"] = replace(belief, train=first), first
     memory.remember(context.state, order["round"], bank, belief)
+    lasting.keep(context, order["round"])
     if silo.name not in order["next"]:  # it will not train, so it is no crowd to hide in
         sums |= {n: torch.zeros_like(sums[n]) for n in ("contributors", "unhappy") if n in sums}
     report = {**_beliefs(belief), "scores": {}, "negative_transfer": None}
@@ -114,6 +116,7 @@ def sketch(content: RecordDict, context: Context) -> RecordDict:
     bank, _ = memory.recall(context.state, get_facts(content, "order")["round"])
     found = silo.sketch(bank)
     memory.remember_sketch(context.state, found)
+    lasting.keep(context, get_facts(content, "order")["round"])
     return _reply(context, em_sketch.moments(found), silo, {})
 
 
@@ -132,6 +135,7 @@ def train(content: RecordDict, context: Context) -> RecordDict:
     if not silo.method.shared:
         own, metrics = silo.train_alone(own, order["round"])
         memory.remember_own(context.state, own)
+        lasting.keep_trained(context, silo.config, order["round"])
         return _reply(context, metrics, silo, {})
     first = None
     if "start" in content:
@@ -156,6 +160,7 @@ def train(content: RecordDict, context: Context) -> RecordDict:
     own = silo.personalise(bank, torch.where(open_, weights, 0.0), order["round"], own)
     if own:
         memory.remember_own(context.state, own)
+    lasting.keep_trained(context, silo.config, order["round"])
     return _reply(context, sums, silo, {})
 
 

@@ -48,6 +48,22 @@ def on_premises(config: RunConfig, node_config: NodeConfig) -> RunConfig:
     )
 
 
+def state_path(node_config: NodeConfig) -> Path | None:
+    """Return where a deployed silo keeps what must outlive a run; None where it has no place.
+
+    Raises
+    ------
+    SettingError
+        Where ``state-path`` is not absolute.
+    """
+    value = str(node_config.get("state-path", ""))
+    if value and not Path(value).is_absolute():
+        raise SettingError(
+            f"state-path = {value} of this silo: set the absolute path of a folder on its disk"
+        )
+    return Path(value) if value else None
+
+
 def _base(named: str, node_config: NodeConfig) -> str:
     """Return the silo's own base; the run's only where it is embedded, and so built right here."""
     if "model-path" not in node_config and named in BUILTIN:

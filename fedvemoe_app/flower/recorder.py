@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from fedvemoe_app.evaluation.transfer import (
 from fedvemoe_app.flower.gathered import Gathered
 from fedvemoe_app.flower.one_reply import Tally
 from fedvemoe_app.flower.reports import read_reports
+from fedvemoe_app.flower.shelf import State
 from fedvemoe_app.report.forecast import WORTH_SAYING, Forecast
 from fedvemoe_app.report.journal import Journal
 from fedvemoe_app.report.progress import Progress
@@ -154,6 +156,18 @@ class Recorder:
         LOG.info("round %d: %s", round_, _in_words(row))
         self._foretell(round_)
         self._round = Gathered()
+
+    def state(self) -> State:
+        """Return what rows to come depend on."""
+        alone = {silo: asdict(one) for silo, one in self._alone.items()}
+        scored = self._forecast.scored
+        return State({}, {"alone": alone, "epsilon": self._epsilon, "scored": scored})
+
+    def restore(self, state: State) -> None:
+        """Go on from there."""
+        facts = state.facts
+        self._alone = {silo: Baseline(**one) for silo, one in facts["alone"].items()}
+        self._epsilon, self._forecast.scored = facts["epsilon"], facts["scored"]
 
     def _foretell(self, round_: int) -> None:
         """Say how long the run will take, once it can be judged; a short run says so in the log."""

@@ -5,33 +5,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from flwr.serverapp import Grid
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.state import Bank
-from fedvemoe_app.errors import RunError, SettingError
+from fedvemoe_app.errors import SettingError
 from fedvemoe_app.evaluation.transfer import read_baselines
 from fedvemoe_app.flower.agreed import Agreed, agreed
 from fedvemoe_app.flower.baselines import check_target, write_baselines
 from fedvemoe_app.flower.code import code_hash
-from fedvemoe_app.flower.consortium import (
-    Consortium,
-    introduce,
-    require,
-    sample_size,
-    wait_for_nodes,
-)
+from fedvemoe_app.flower.consortium import sample_size, wait_for_nodes
 from fedvemoe_app.flower.epsilon import Spending
-from fedvemoe_app.flower.membership import Membership
-from fedvemoe_app.flower.noised import NoisedGrid
-from fedvemoe_app.flower.one_reply import OneReplyGrid, Tally
+from fedvemoe_app.flower.grids import noised, summing
+from fedvemoe_app.flower.meeting import meet, reunion
+from fedvemoe_app.flower.place import Place
 from fedvemoe_app.flower.privacy import check_dp, fitted, warn_of_dp
 from fedvemoe_app.flower.recorder import Recorder
-from fedvemoe_app.flower.secure import SecureGrid
+from fedvemoe_app.flower.resuming import alone_in, past_of, refuse_taken
+from fedvemoe_app.flower.standing import Standing
 from fedvemoe_app.flower.strategy import FedVEMoE
-from fedvemoe_app.flower.summing import SummingGrid
+from fedvemoe_app.flower.wire import put_bank
 from fedvemoe_app.model.base_build import Progress as Building
 from fedvemoe_app.model.bases import locate
 from fedvemoe_app.model.experts import Experts
@@ -42,8 +38,7 @@ from fedvemoe_app.report.page import write_page
 from fedvemoe_app.report.plots import draw_all
 from fedvemoe_app.report.progress import Progress
 from fedvemoe_app.report.trackers import Trackers, chosen
-from fedvemoe_app.secagg.roster import Roster, read_roster
-from fedvemoe_app.secagg.simulated import simulated_roster
+from fedvemoe_app.secagg.roster import read_roster
 from fedvemoe_app.silo import experts_on
 from fedvemoe_app.strategies.registry import method_of, remarks, settle
 
@@ -63,21 +58,48 @@ def run(grid: Grid, config: RunConfig) -> Path:
     for remark in remarks(config):
         LOG.warning("%s", remark)
     config = settle(config)
+    if config.output.resume:
+        return _resumed(grid, config, Path(config.output.resume).absolute())
     nodes = wait_for_nodes(grid, config.rounds.min_silos, config.rounds.phase_timeout)
     config = fitted(config, len(nodes))
     known = check(config, len(nodes))
+    log_dir = Path(config.output.log_dir).absolute()
+    if config.output.run_name:
+        refuse_taken(log_dir / config.output.run_name)
     journal = Journal.create(
-        Path(config.output.log_dir).absolute(),
+        log_dir,
         config.output.run_name,
         config.to_flat(),
         manifest({"silos": len(nodes), "seed": config.output.seed, "code": code_hash()}),
     )
+    with alone_in(journal.folder):
+        return _to_the_end(grid, config, Place.new(journal, config, len(nodes)), nodes, known)
+
+
+def _resumed(grid: Grid, config: RunConfig, folder: Path) -> Path:
+    """Go on with the run in ``folder``, unless anything that matters differs from before."""
+    read_run(folder)
+    with alone_in(folder):
+        past = past_of(folder, config.rounds.num_server_rounds)
+        config = past.admitted(fitted(config, past.silos))
+        known = check(config, past.silos)
+        past.require(base=lay_out(config).backbone.fingerprint, bank=known.bank)
+        nodes = reunion(grid, config, len(past.facts["present"]))
+        place = Place.of(past.reopened(config), config, past)
+        return _to_the_end(grid, config, place, nodes, known)
+
+
+def _to_the_end(
+    grid: Grid, config: RunConfig, place: Place, nodes: list[int], known: Agreed
+) -> Path:
+    """Run all rounds to come, and draw what came of them."""
+    journal = place.journal
     LOG.info("results go to %s", journal.folder)
     progress = Progress(journal.folder)
     trackers = Trackers(config.output.trackers, journal.folder, config.to_flat())
     journal.watchers.append(trackers)
     with _ending(progress), closing(trackers):
-        _rounds(grid, config, journal, nodes, known)
+        _rounds(grid, config, place, nodes, known)
         progress.message("drawing the pictures")
         journal.summary()
         ended = read_run(journal.folder)
@@ -123,74 +145,44 @@ def _ending(progress: Progress) -> Iterator[None]:
     progress.finished()
 
 
-def _rounds(
-    grid: Grid, config: RunConfig, journal: Journal, nodes: list[int], known: Agreed
-) -> None:
+def _rounds(grid: Grid, config: RunConfig, place: Place, nodes: list[int], known: Agreed) -> None:
     """Meet the silos, run the strategy, and save what it made."""
-    recorder = Recorder(
-        journal,
-        config,
-        local=_local_baselines(config, known.silos),
-    )
+    journal, past, method = place.journal, place.past, method_of(config)
+    recorder = Recorder(journal, config, local=_local_baselines(config, known.silos))
     experts = lay_out(config, _saying(recorder.progress))
     base = experts.backbone.fingerprint
     journal.annotate(base=base, bank=known.bank)
-    membership = _meet(grid, config, nodes, base, recorder)
-    bank = Bank.start(experts.initial(config.output.seed), alive=config.em.k_init)
-    method = method_of(config)
+    at = Standing(Bank.start(experts.initial(config.output.seed), alive=config.em.k_init))
+    first = place.greeting(-1)
+    if past:
+        at.restore(past.saved.parts["bank"])
+        first = place.greeting(past.saved.round, again=True)
+        if method.shared:
+            put_bank(first, at.sent or at.bank.living())
+    round_ = past.saved.round if past else 0
+    met = meet(
+        *(grid, config, nodes, base, recorder), round_=round_, first=first, later=place.greeting
+    )
+    membership = met.membership
     least = config.output.c_min if config.output.reporting == "aggregate" else 1
-    rows = known.rows(least=least, present=membership.present.names)
-    strategy = FedVEMoE(config, method, bank, membership, rows, recorder)
-    roster = _roster(config, known.silos)
-    summing = _summing(grid, config, membership, roster, recorder.progress)
-    strategy.start(_noised(summing, config, membership))
+    rows = past.rows if past else known.rows(least=least, present=membership.present.names)
+    strategy = FedVEMoE(config, method, at.bank, membership, rows, recorder)
+    sums = summing(grid, config, membership, known.silos, recorder.progress)
+    noise = noised(sums, config, membership)
+    facts = {"base": base, "bank": known.bank, "rows": asdict(rows)}
+    parts = place.parts(strategy.parts, sums, noise, facts, membership)
+    if past:
+        past.saved.restore(parts)
+        strategy.crowds.missing(place.reunited(config, met, recorder, noise))
+    strategy.done = past.saved.round if past else -1
+    strategy.ended = lambda round_: place.checkpoints.save(round_, parts)
+    strategy.start(noise or sums)
     if not method.shared:
         write_baselines(recorder.baselines(), journal.folder, config.method.out_json)
         return
     experts.load(strategy.bank.experts)
     for slot in strategy.bank.slots:
         experts.save(slot, journal.folder / "experts" / f"slot_{slot:02d}")
-
-
-def _summing(
-    grid: Grid, config: RunConfig, membership: Membership, roster: Roster, progress: Progress
-) -> OneReplyGrid:
-    """Return the grid that forms sums as ``privacy`` says."""
-    output, names, message_mb = config.output, membership.names, config.rounds.message_mb
-    if output.privacy == "none":
-        return SummingGrid(grid, names, message_mb=message_mb, replied=progress.reply)
-    return SecureGrid(
-        grid,
-        names,
-        roster,
-        masked=output.privacy == "secagg",
-        bits=output.secagg_bits,
-        min_survivors=output.min_survivors,
-        confirm=output.confirm,
-        message_mb=message_mb,
-        replied=progress.reply,
-    )
-
-
-def _noised(inner: OneReplyGrid, config: RunConfig, membership: Membership) -> OneReplyGrid:
-    """Return the grid that asks for noise and keeps the account; without dp, ``inner`` itself."""
-    if not config.dp.on:
-        return inner
-    return NoisedGrid(
-        inner,
-        membership.names,
-        config.dp,
-        config.output.min_survivors,
-        config.output.secagg_bits,
-    )
-
-
-def _roster(config: RunConfig, silos: Sequence[str]) -> Roster:
-    """Return the identity keys of all silos: the consortium's, or those of a simulation."""
-    output = config.output
-    if output.roster:
-        return read_roster(output.roster, output.consortium_key)
-    return simulated_roster(silos, output.seed)
 
 
 def lay_out(config: RunConfig, building: Building | None = None) -> Experts:
@@ -214,29 +206,6 @@ def _saying(progress: Progress) -> Building:
             progress.message(f"building the base model: step {step} of {steps}")
 
     return building
-
-
-def _meet(
-    grid: Grid, config: RunConfig, nodes: list[int], base: str, recorder: Recorder
-) -> Membership:
-    """Return the silos that agree with the server on code and base; RunError for too few."""
-
-    def meet(nodes: Sequence[int], round_: int) -> tuple[Consortium, Tally]:
-        recorder.phase("hello", round_, len(nodes))
-        met, tally = introduce(grid, nodes, base, timeout=float(config.rounds.phase_timeout))
-        recorder.exchanged("hello", round_, tally)
-        return met, tally
-
-    def welcome(newcomers: Sequence[int], round_: int) -> Consortium:
-        try:
-            return meet(newcomers, round_)[0]
-        except RunError as error:  # newcomers that spoil it for themselves cost no one else
-            LOG.warning("round %d: no newcomer was met: %s", round_, error)
-            return Consortium({})
-
-    consortium, tally = meet(nodes, 0)
-    require(tally, config.rounds.min_silos, "phase hello")
-    return Membership(consortium, nodes, welcome)
 
 
 def _local_baselines(config: RunConfig, silos: Sequence[str]) -> dict[str, float]:

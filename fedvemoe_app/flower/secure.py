@@ -7,6 +7,7 @@ change, two more exchanges set up the new sum. ``sim`` sends the same words with
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
@@ -78,8 +79,7 @@ class SecureGrid(OneReplyGrid):
         self._bits = bits
         self._min_survivors = min_survivors
         self._confirm = confirm
-        self._sums = 0
-        self._sessions = 0
+        self._run, self._sessions = time.time_ns() // 10**6, 0  # a later run has a larger number
         self._upcoming: tuple[Server, dict[str, bytes]] | None = None
         self._account = Account()
 
@@ -87,7 +87,7 @@ class SecureGrid(OneReplyGrid):
         self, sent: Mapping[str, Message], timeout: float | None
     ) -> tuple[dict[str, Tensor], Tally]:
         """Exchange these messages, by silo, for the sums; none, and why, where a sum is void."""
-        self._sums += 1
+        self.sums += 1
         self._account = Account()
         try:
             sums, silos = (self._secure if self._masked else self._plain)(sent, timeout)
@@ -142,9 +142,8 @@ class SecureGrid(OneReplyGrid):
         """Return a session of its own number: silos refuse one that is not newer than the last."""
         self._sessions += 1
         spec = SessionSpec.new(
-            self._sessions,
-            PHASE,
-            silos,
+            *(self._sessions, PHASE, silos),
+            run=self._run,
             bits=self._bits,
             min_survivors=self._min_survivors,
             confirm=self._confirm,
@@ -226,7 +225,7 @@ class SecureGrid(OneReplyGrid):
     def _carrying(self, message: Message, silos: int, **own: bytes) -> Message:
         """Return the message with the protocol's own record added, for one silo."""
         content = RecordDict(dict(message.content))
-        put_own(content, number=self._sums, bits=self._bits, silos=silos, **own)
+        put_own(content, number=self.sums, bits=self._bits, silos=silos, **own)
         meta = message.metadata
         return Message(
             content, meta.dst_node_id, meta.message_type, ttl=meta.ttl, group_id=meta.group_id

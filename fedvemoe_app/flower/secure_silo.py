@@ -7,6 +7,8 @@ node config, never from the server.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, RecordDict
@@ -17,6 +19,7 @@ from fedvemoe_app.data.assign import silo_name
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.flower.consent import simulated
 from fedvemoe_app.flower.demands import policy
+from fedvemoe_app.flower.ledgers import lasting_ledger
 from fedvemoe_app.flower.noised_silo import admit, noised
 from fedvemoe_app.flower.template import Template
 from fedvemoe_app.flower.wire import get_tensors, put_tensors, texts_in
@@ -34,28 +37,28 @@ STATE = "secagg"
 
 def secagg_advertise(content: RecordDict, context: Context) -> RecordDict:
     """Advertise fresh keys for a session."""
-    client = _client(context)
-    return _replying(client, context, reply=client.advertise(get_own(content, "request")))
+    with _opened(context) as client:
+        return _replying(reply=client.advertise(get_own(content, "request")))
 
 
 def secagg_share(content: RecordDict, context: Context) -> RecordDict:
     """Share this silo's secrets of a session among its peers."""
-    client = _client(context)
-    return _replying(client, context, reply=client.share(get_own(content, "request")))
+    with _opened(context) as client:
+        return _replying(reply=client.share(get_own(content, "request")))
 
 
 def secagg_confirm(content: RecordDict, context: Context) -> RecordDict:
     """Sign who survived."""
-    client = _client(context)
-    return _replying(client, context, reply=client.confirm(get_own(content, "request")))
+    with _opened(context) as client:
+        return _replying(reply=client.confirm(get_own(content, "request")))
 
 
 def secagg_unmask(content: RecordDict, context: Context) -> RecordDict:
     """Give away one share of each peer's secrets; share own ones of the next session."""
-    client = _client(context)
-    revealed = client.unmask(get_own(content, "request"))
-    adverts = get_own(content, "adverts")
-    return _replying(client, context, reply=revealed, shares=_next_shares(client, adverts))
+    with _opened(context) as client:
+        revealed = client.unmask(get_own(content, "request"))
+        adverts = get_own(content, "adverts")
+        return _replying(reply=revealed, shares=_next_shares(client, adverts))
 
 
 def _next_shares(client: Client, adverts: bytes) -> bytes:
@@ -102,14 +105,12 @@ def _masked(
     reply: RecordDict,
 ) -> Lanes:
     """Return the masked words; keys for the next sum go into ``reply``."""
-    client = _client(context)
-    spec = client.receive(get_own(asked, "inbox"))
-    noisy = noised(asked, sums, context, least=spec.least_survivors)
-    lanes = _words(asked, layout, noisy, context)
-    masked = client.mask(spec.session, shown_in(asked, layout), lanes)
-    advert = client.advertise(get_own(asked, "next"))
-    context.state[STATE] = ConfigRecord({"sealed": client.to_bytes()})
-    put_own(reply, advert=advert)
+    with _opened(context) as client:
+        spec = client.receive(get_own(asked, "inbox"))
+        noisy = noised(asked, sums, context, least=spec.least_survivors)
+        lanes = _words(asked, layout, noisy, context)
+        masked = client.mask(spec.session, shown_in(asked, layout), lanes)
+        put_own(reply, advert=client.advertise(get_own(asked, "next")))
     return masked
 
 
@@ -125,18 +126,21 @@ def _layout(asked: RecordDict, template: Template) -> Layout:
     return layout_of(template, ring_of(asked))
 
 
-def _replying(client: Client, context: Context, **own: bytes) -> RecordDict:
-    """Store the protocol's state, then reply: a step that was taken is never forgotten."""
-    context.state[STATE] = ConfigRecord({"sealed": client.to_bytes()})
+def _replying(**own: bytes) -> RecordDict:
     content = RecordDict()
     put_own(content, **own)
     return content
 
 
-def _client(context: Context) -> Client:
+@contextmanager
+def _opened(context: Context) -> Iterator[Client]:
+    """Yield this silo's end, and store it before a reply leaves: no step is ever forgotten."""
     member = Member(_identity(context), _roster(context), policy(context))
     stored = texts_in(context.state).get(STATE)
-    return Client.from_bytes(member, bytes(stored["sealed"])) if stored else Client(member)  # type: ignore[arg-type]
+    client = Client.from_bytes(member, bytes(stored["sealed"])) if stored else Client(member)  # type: ignore[arg-type]
+    with lasting_ledger(context, client):
+        yield client
+        context.state[STATE] = ConfigRecord({"sealed": client.to_bytes()})
 
 
 def _identity(context: Context) -> Identity:

@@ -7,7 +7,7 @@ first: it is row 0 of the journal and where silos get the bank for round 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -23,10 +23,12 @@ from fedvemoe_app.errors import RunError
 from fedvemoe_app.evaluation.sums import evaluation_shapes
 from fedvemoe_app.evaluation.task_rows import TaskRows
 from fedvemoe_app.flower import orders
+from fedvemoe_app.flower.checkpoint import Stateful
 from fedvemoe_app.flower.consortium import Consortium
 from fedvemoe_app.flower.crowds import Crowds
 from fedvemoe_app.flower.membership import Membership, require_asked
 from fedvemoe_app.flower.recorder import Recorder
+from fedvemoe_app.flower.standing import Rule, Standing
 from fedvemoe_app.flower.start import clusters_of
 from fedvemoe_app.flower.structure import structure_of
 from fedvemoe_app.flower.template import Scales, Template, first_scale
@@ -40,18 +42,21 @@ class FedVEMoE(Strategy):
 
     Parameters
     ----------
-    config
-        The run's settings.
-    method
-        The federated algorithm.
-    bank
-        The bank at the start.
+    config, method, bank
+        The run's settings, its federated algorithm, and the bank at the start.
     membership
         The silos that take part, as they come and go.
     rows
         The rows in which scores per task are summed.
     recorder
         Writes what happens to the journal.
+
+    Attributes
+    ----------
+    done
+        The last complete round; -1 before row 0.
+    ended
+        Called with each round once it is complete.
 
     """
 
@@ -64,43 +69,49 @@ class FedVEMoE(Strategy):
         rows: TaskRows,
         recorder: Recorder,
     ) -> None:
-        self.bank = bank
+        self.done = -1
+        self.ended: Callable[[int], None] = lambda round_: None
+        self._at = Standing(bank)
         self._config = config
         self._method = method
         self._server = method.server()
         self._membership = membership
         self._rows = rows
         self._recorder = recorder
-        self._start: dict[str, Tensor] = {}
-        self._crowds = Crowds(len(bank.alive), config.output.c_min)
+        self.crowds = Crowds(len(bank.alive), config.output.c_min)
         self._structure = structure_of(config, method, len(bank.alive), recorder.changed)
         rounds = config.rounds
+        self._timeout = float(rounds.phase_timeout)
         self._vetting = Vetting(recorder, rounds.min_silos)
         self._scales = Scales(
             first_scale(rounds.silo_weight, rounds.learning_rate, rounds.local_steps)
         )
 
-    def start(
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord | None = None,
-        num_rounds: int | None = None,
-        timeout: float | None = None,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: object = None,
-    ) -> Result:
-        """Run all rounds on a summing grid; the bank and all settings are the strategy's own."""
-        self._exchange(grid, "assess", 0)
-        if self._config.em.start == "sketch" and self._config.em.k_init > 1:
-            self._find_start(grid)
-        self._recorder.round_done(0, self.bank)
-        for round_ in range(1, self._config.rounds.num_server_rounds + 1):
-            self._exchange(grid, "train", round_)
-            self._meet(grid, round_)
+    def start(self, grid: Grid, *others: object, **named: object) -> Result:
+        """Run all rounds to come on a summing grid; bank and settings are the strategy's own."""
+        for round_ in range(self.done + 1, self._config.rounds.num_server_rounds + 1):
+            if round_:
+                self._exchange(grid, "train", round_)
+                self._meet(grid, round_)
             self._exchange(grid, "assess", round_)
+            if round_ == 0 and self._config.em.start == "sketch" and self._config.em.k_init > 1:
+                self._find_start(grid)
             self._recorder.round_done(round_, self.bank)
+            self.ended(round_)
         return Result()
+
+    @property
+    def bank(self) -> Bank:
+        """The bank as it is now."""
+        return self._at.bank
+
+    @property
+    def parts(self) -> dict[str, Stateful]:
+        """What has a state from round to round, by name."""
+        names = ("bank", "rule", "crowds", "scales", "vetting", "recorder", "lifecycle")
+        parts = (self._at, Rule(self._server), self.crowds, self._scales, self._vetting)
+        found = zip(names, (*parts, self._recorder, self._structure), strict=True)
+        return {name: part for name, part in found if part is not None}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -112,12 +123,13 @@ class FedVEMoE(Strategy):
             orders.METRICS.put(content)
             return self._messages(self._sample(server_round), "train", content, server_round)
         living = self.bank.living()
-        warming = bool(self._start) and server_round <= self._config.em.warmup_rounds
-        order = {"round": server_round, "open": self._open(warming=warming).tolist()}
-        put_facts(content, "order", order)
+        warming = bool(self._at.start) and server_round <= self._config.em.warmup_rounds
+        crowded = self.crowds.crowded(self.bank, warming=warming)
+        opened = self._structure.open(crowded, self.bank) if self._structure else crowded
+        put_facts(content, "order", {"round": server_round, "open": opened.tolist()})
         put_tensors(content, "held", {"mark": mark(living)})
         if warming:
-            put_tensors(content, "start", self._start)
+            put_tensors(content, "start", self._at.start)
         trained = orders.trained_in(self._config, server_round, living.experts)
         self._train_template(content, trained).put(content)
         return self._messages(self._sample(server_round), "train", content, server_round)
@@ -126,7 +138,7 @@ class FedVEMoE(Strategy):
         """Return what is summed in a training round; the lifecycle adds its orders and its sums."""
         if self._structure is None:
             return self._scales.template(self.bank, trained)
-        parent = self._structure.state.call().parent
+        parent = self._structure.lifecycle.call().parent
         template = self._scales.template(self.bank, trained, parent)
         shapes = {name: template.shapes[f"delta/{name}"] for name in trained}
         template.shapes.update(self._structure.train(content, shapes))
@@ -140,8 +152,8 @@ class FedVEMoE(Strategy):
         moved = self.bank if sums is None else self._moved(server_round, sums)
         if self._structure is not None:
             moved = self._structure.trained(self.bank, moved, sums)
-        self._crowds.trained(self.bank, moved)
-        self.bank = moved
+        self.crowds.trained(self.bank, moved)
+        self._at.bank = moved
         return None, None
 
     def _moved(self, round_: int, sums: Mapping[str, Tensor]) -> Bank:
@@ -151,7 +163,7 @@ class FedVEMoE(Strategy):
         if not self._method.shared:
             return self.bank
         self._scales.learn(total, self.bank)
-        self._recorder.counted(round_, self.bank.slots, self._crowds.counted[self.bank.slots])
+        self._recorder.counted(round_, self.bank.slots, self.crowds.counted[self.bank.slots])
         silos = len(self._consortium.nodes)
         return self.bank.with_living(self._server.step(self.bank.living(), total, silos=silos))
 
@@ -162,15 +174,10 @@ class FedVEMoE(Strategy):
         due = orders.evaluation_due(self._config, server_round)
         content = RecordDict()
         if self._method.shared:
-            put_bank(content, self.bank.living())
+            self._at.sent = self.bank.living()
+            put_bank(content, self._at.sent)
         following = self._sample(server_round + 1)
-        order = {
-            "round": server_round,
-            "evaluate": due,
-            "tasks": self._rows.numbers,
-            "next": following,
-            "draw": orders.drawn_in(self._config, server_round + 1),
-        }
+        order = orders.to_assess(self._config, self._rows, server_round, following)
         put_facts(content, "order", order)
         shapes = assessment_shapes(len(self.bank.slots))
         if self._structure is not None:
@@ -189,13 +196,13 @@ class FedVEMoE(Strategy):
         if sums is None:
             return None
         total = Assessment.from_arrays(sums)
-        self._crowds.assessed(total.contributors, self.bank)
+        self.crowds.assessed(total.contributors, self.bank)
         concentration = self._config.em.prior_concentration
         living = assess_step(self.bank.living(), total, concentration=concentration)
-        self.bank = self.bank.with_living(living)
+        self._at.bank = self.bank.with_living(living)
         if self._structure is not None and server_round < self._config.rounds.num_server_rounds:
             silos = len(self._consortium.nodes)  # after the last round no change is to come
-            self.bank = self._structure.assessed(self.bank, sums, silos)
+            self._at.bank = self._structure.assessed(self.bank, sums, silos)
         self._recorder.assessed(total, sums, self._rows)
         return None
 
@@ -211,7 +218,7 @@ class FedVEMoE(Strategy):
         changes = self._membership.refresh(grid.get_node_ids(), round_)
         for change, silo in changes:
             self._recorder.membership(round_, change, silo)
-        self._crowds.left([change for change, _ in changes].count("leave"))
+        self.crowds.left([change for change, _ in changes].count("leave"))
         require_asked(self._config, len(self._consortium.nodes), round_)
 
     def _exchange(self, grid: Grid, phase: str, round_: int) -> None:
@@ -219,30 +226,27 @@ class FedVEMoE(Strategy):
         none = ArrayRecord(), ConfigRecord()
         train = phase == "train"
         configure = self.configure_train if train else self.configure_evaluate
-        messages = list(configure(round_, *none, grid))
-        self._recorder.phase(phase, round_, len(messages))
-        replies = grid.send_and_receive(messages, timeout=self._timeout)
+        replies = self._replies(grid, phase, round_, list(configure(round_, *none, grid)))
         (self.aggregate_train if train else self.aggregate_evaluate)(round_, replies)
+
+    def _replies(
+        self, grid: Grid, phase: str, round_: int, messages: list[Message]
+    ) -> Iterable[Message]:
+        self._recorder.phase(phase, round_, len(messages))
+        return grid.send_and_receive(messages, timeout=self._timeout)
 
     def _find_start(self, grid: Grid) -> None:
         """Cluster the silos' gradient sketches, all silos in every exchange."""
 
         def exchange(query: str, content: RecordDict) -> Mapping[str, Tensor]:
             messages = self._messages(self._consortium.names, f"query.{query}", content, 0)
-            self._recorder.phase(query, 0, len(messages))
-            replies = grid.send_and_receive(messages, timeout=self._timeout)
-            sums = self._vetting.accepted(query, 0, replies)
+            sums = self._vetting.accepted(query, 0, self._replies(grid, query, 0, messages))
             if sums is None:
                 raise RunError(f"no start: the sum of phase {query} is void; run again")
             return sums
 
-        self._start, members = clusters_of(exchange, self._config)
-        self._crowds.began(members, self.bank)
-
-    def _open(self, *, warming: bool) -> Tensor:
-        """Return which living experts are summed: a sum over fewer than c-min tells of each."""
-        crowded = self._crowds.crowded(self.bank, warming=warming)
-        return crowded if self._structure is None else self._structure.open(crowded, self.bank)
+        self._at.start, members = clusters_of(exchange, self._config)
+        self.crowds.began(members, self.bank)
 
     def _sample(self, round_: int) -> list[str]:
         return orders.asked_to_train(
@@ -253,7 +257,3 @@ class FedVEMoE(Strategy):
         self, silos: Iterable[str], kind: str, content: RecordDict, round_: int
     ) -> list[Message]:
         return self._consortium.messages(silos, kind, content, round_=round_, ttl=self._timeout)
-
-    @property
-    def _timeout(self) -> float:
-        return float(self._config.rounds.phase_timeout)

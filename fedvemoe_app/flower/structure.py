@@ -20,6 +20,7 @@ from fedvemoe_app.em.shapes import Shapes, seeds_shapes, unrest_shapes, wishes_s
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment
 from fedvemoe_app.flower.notices import put_call, put_notice
+from fedvemoe_app.flower.shelf import State
 from fedvemoe_app.strategies.method import Method
 from fedvemoe_app.terms import rules
 
@@ -51,13 +52,13 @@ class Structure:
     """
 
     def __init__(self, rules: Rules, slots: int, happened: Happened) -> None:
-        self.state = Lifecycle.start(slots, rules)
+        self.lifecycle = Lifecycle.start(slots, rules)
         self._rules = rules
         self._happened = happened
 
     def assess(self, content: RecordDict, bank: Bank) -> Shapes:
         """Add what goes with the bank, and return the shapes of what is summed for it."""
-        put_notice(content, self.state.notice(bank))
+        put_notice(content, self.lifecycle.notice(bank))
         return unrest_shapes(len(bank.slots))
 
     def train(self, content: RecordDict, trained: Mapping[str, tuple[int, ...]]) -> Shapes:
@@ -65,7 +66,7 @@ class Structure:
 
         ``trained`` are the shapes [K, ...] of the tensors that move, K the living experts.
         """
-        call = self.state.call()
+        call = self.lifecycle.call()
         put_call(content, call)
         experts = next(iter(trained.values()))[0]
         wishes = wishes_shapes(experts, self._rules.sketch_size)
@@ -73,12 +74,12 @@ class Structure:
 
     def open(self, crowded: Tensor, bank: Bank) -> Tensor:
         """Return which living experts [m] are summed, of those with a crowd [m] of silos."""
-        return self.state.open(crowded, bank)
+        return self.lifecycle.open(crowded, bank)
 
     def assessed(self, bank: Bank, sums: Mapping[str, Tensor], silos: int) -> Bank:
         """Return the bank after the sums of an assessment; ``silos`` is all of them."""
-        self.state, bank, events = decide(
-            self.state,
+        self.lifecycle, bank, events = decide(
+            self.lifecycle,
             bank,
             Assessment.from_arrays(sums),
             Unrest.from_arrays(sums),
@@ -94,8 +95,8 @@ class Structure:
         ``held`` is what silos trained on, ``moved`` what their sums made of it.
         """
         seeded = sums is not None and "seeds" in sums
-        self.state, bank, events = restructure(
-            self.state,
+        self.lifecycle, bank, events = restructure(
+            self.lifecycle,
             held,
             moved,
             Wishes.from_arrays(sums) if sums is not None else None,
@@ -105,6 +106,14 @@ class Structure:
         self._tell(events)
         return bank
 
+    def state(self) -> State:
+        """Return the lifecycle's state."""
+        return State(self.lifecycle.arrays(), {})
+
+    def restore(self, state: State) -> None:
+        """Go on from a state of the lifecycle."""
+        self.lifecycle = Lifecycle.from_arrays(state.arrays)
+
     def _tell(self, events: list[Event]) -> None:
         for event in events:
-            self._happened(self.state.round, event)
+            self._happened(self.lifecycle.round, event)

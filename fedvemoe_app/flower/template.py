@@ -18,6 +18,7 @@ from fedvemoe_app.em.shapes import Shapes, update_shapes
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Update, spread
 from fedvemoe_app.errors import RunError
+from fedvemoe_app.flower.shelf import State
 from fedvemoe_app.flower.wire import get_facts, put_facts
 
 WEIGHT_BOUND = {"equal": 1.0, "sqrt": 1e3, "tokens": 1e6}
@@ -107,6 +108,14 @@ class Scales:
             if parent is not None:
                 rms[f"seed/{name}"] = [float(found[parent])]
         return Template(update_shapes(len(bank.slots), shapes), rms)
+
+    def state(self) -> State:
+        """Return the sizes that are known."""
+        return State(self.known, {})
+
+    def restore(self, state: State) -> None:
+        """Go on from known sizes."""
+        self.known = dict(state.arrays)
 
 
 def first_scale(silo_weight: str, learning_rate: float, steps: int) -> float:

@@ -11,6 +11,7 @@ from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.consortium import require
 from fedvemoe_app.flower.one_reply import Tally, sums_of
 from fedvemoe_app.flower.recorder import Recorder
+from fedvemoe_app.flower.shelf import State
 
 MOST_VOID = 3
 """Void sums in a row after which a run is given up."""
@@ -50,3 +51,11 @@ class Vetting:
             return None
         require(tally, self._least, f"round {round_}, phase {phase}")
         return sums_of(reply)
+
+    def state(self) -> State:
+        """Return how many sums in a row are void."""
+        return State({}, {"void": self._void})
+
+    def restore(self, state: State) -> None:
+        """Go on from a count of void sums."""
+        self._void = int(state.facts["void"])

@@ -30,7 +30,7 @@ class Forecast:
 
     rounds: int
     eval_every: int
-    _scored: float = 0.0  # seconds of an assessment that scores test examples, as in row 0
+    scored: float = 0.0  # seconds of an assessment that scores test examples, as in row 0
 
     def after(self, round_: int, seconds: Mapping[str, float]) -> Estimate | None:
         """Return the estimate after row 0 and after round 1, from a round's seconds by phase.
@@ -39,13 +39,13 @@ class Forecast:
         """
         assess = seconds.get("assess", 0.0)
         if round_ == 0 and assess:
-            self._scored = assess
+            self.scored = assess
             return self._of(self.rounds, 2 * assess, "roughly", "the first assessment")
         if round_ == 1 and self.rounds > 1 and seconds:
             scores_left = (
                 0 if self._scores(1) else sum(map(self._scores, range(2, self.rounds + 1)))
             )
-            extra = scores_left * max(0.0, self._scored - assess)
+            extra = scores_left * max(0.0, self.scored - assess)
             return self._of(self.rounds - 1, sum(seconds.values()), "about", "round 1", extra)
         return None
 

@@ -26,6 +26,7 @@ METRICS = (
     "negative_transfer_share",
 )
 ROUNDS, TASKS, CLIENTS, EVENTS = "rounds.jsonl", "tasks.jsonl", "clients.jsonl", "events.jsonl"
+FILES = (ROUNDS, TASKS, CLIENTS, EVENTS)
 Curve = tuple[list[int], list[float]]  # rounds, and one value for each
 CONFIG, MANIFEST, SUMMARY = "config.json", "manifest.json", "summary.json"
 
@@ -111,17 +112,6 @@ class Journal:
         jsonl.write(journal.folder / CONFIG, config)
         jsonl.write(journal.folder / MANIFEST, manifest)
         return journal
-
-    @classmethod
-    def reopen(cls, folder: Path, last_round: int) -> Self:
-        """Continue a run after ``last_round``: later rows and a torn last line are removed."""
-        read_run(folder)
-        for name in (ROUNDS, TASKS, CLIENTS, EVENTS):
-            kept = [row for row in jsonl.read(folder / name) if row["round"] <= last_round]
-            lines = (json.dumps(row, ensure_ascii=False) for row in kept)
-            jsonl.replace(folder / name, "".join(f"{line}\n" for line in lines))
-        (folder / SUMMARY).unlink(missing_ok=True)
-        return cls(folder)
 
     def annotate(self, **facts: Any) -> None:
         """Add to the manifest what is known only once the run is under way."""

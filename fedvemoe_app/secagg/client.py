@@ -20,6 +20,7 @@ from fedvemoe_app.secagg import keys, shamir
 from fedvemoe_app.secagg.codec import digest, is_bytes, is_map, is_names, pack, unpack
 from fedvemoe_app.secagg.errors import SecAggRefusal
 from fedvemoe_app.secagg.layout import Lanes
+from fedvemoe_app.secagg.ledger import Ledger
 from fedvemoe_app.secagg.masks import apply_masks
 from fedvemoe_app.secagg.memory import Memory, Session
 from fedvemoe_app.secagg.roster import Identity, Roster
@@ -68,6 +69,21 @@ class Client:
         """Return the client of ``to_bytes``."""
         memory = keys.unseal(member.identity.storage_key, state, digest("memory"))
         return cls(member, Memory.from_bytes(memory))
+
+    def ledger(self, known: bytes = b"") -> bytes:
+        """Return what must outlive the run, sealed; nothing where that is ``known`` already."""
+        data = self._memory.ledger.to_bytes()
+        key = self._member.identity.storage_key
+        return keys.seal(key, data, digest("ledger")) if data != known else b""
+
+    def join(self, sealed: bytes) -> bytes:
+        """Go by a ledger of earlier runs as well, and return it opened.
+
+        SecAggRefusal if it is not this silo's.
+        """
+        data = keys.unseal(self._member.identity.storage_key, sealed, digest("ledger"))
+        self._memory.ledger.join(Ledger.from_bytes(data))
+        return data
 
     def advertise(self, message: bytes) -> bytes:
         """Take a spec; return the signed advertisement."""
@@ -163,7 +179,8 @@ class Client:
             streams = partial(mask_stream, bound_to=bound_to, lane=lane)
             apply_masks(words, plus=list(map(streams, added)), minus=list(map(streams, subtracted)))
         session.mask_private, session.seed = b"", b""
-        session.binding, session.model = bound_to, shown.model
+        session.binding = bound_to
+        session.model = shown.model or digest("no model", str(session.spec.run), shown.config)
         session.stage = "masked"
         return lanes
 
@@ -222,11 +239,7 @@ class Client:
         who = digest("repeat", *survivors)
         if self._member.policy.allow_repeats:
             return
-        if self._memory.unmasked.setdefault(what, who) != who:
-            raise SecAggRefusal(
-                f"the sum of this model in phase {session.spec.phase} was unmasked before, "
-                "for other survivors: sum the next model"
-            )
+        self._memory.ledger.unmask(what, who, session.spec.phase)
 
 
 def _split(session: Session) -> dict[str, bytes]:

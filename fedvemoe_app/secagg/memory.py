@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
-from fedvemoe_app.secagg.codec import is_bytes, is_int, is_map, pack, unpack
+from fedvemoe_app.secagg.codec import is_bytes, pack, unpack
 from fedvemoe_app.secagg.errors import SecAggRefusal
+from fedvemoe_app.secagg.ledger import Ledger
 from fedvemoe_app.secagg.shamir import SHARE_BYTES
 from fedvemoe_app.secagg.spec import SessionSpec
 from fedvemoe_app.secagg.transcript import Advertisement
@@ -62,25 +63,14 @@ class Session:
 
 @dataclass(slots=True)
 class Memory:
-    """Sessions by id in hex, oldest first; the newest round of each phase; what was unmasked.
-
-    ``unmasked`` maps phase and model hash to the survivors whose sum was given away.
-    """
+    """Open sessions, oldest first, and the ledger of what must never happen again."""
 
     sessions: list[Session] = field(default_factory=list)
-    rounds: dict[str, int] = field(default_factory=dict)
-    unmasked: dict[str, bytes] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
 
     def open(self, session: Session) -> None:
-        """Remember a new session; SecAggRefusal unless its round is newer than any of its phase."""
-        spec = session.spec
-        newest = self.rounds.get(spec.phase, -1)
-        if spec.round <= newest:
-            raise SecAggRefusal(
-                f"round {spec.round} of phase {spec.phase} is not newer than {newest}: "
-                "rounds never repeat"
-            )
-        self.rounds[spec.phase] = spec.round
+        """Remember a new session; SecAggRefusal unless it is newer than any of its run."""
+        self.ledger.open(session.spec)
         self.sessions = [*self.sessions, session][-MAX_SESSIONS:]
 
     def session(self, id_: bytes, *stages: Stage) -> Session:
@@ -97,25 +87,15 @@ class Memory:
 
     def to_bytes(self) -> bytes:
         """Return everything, secrets included."""
-        return pack(
-            {
-                "sessions": [session.fields() for session in self.sessions],
-                "rounds": self.rounds,
-                "unmasked": self.unmasked,
-            }
-        )
+        sessions = [session.fields() for session in self.sessions]
+        return pack({"sessions": sessions, "ledger": self.ledger.to_bytes()})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Return the memory of ``to_bytes``."""
-        fields = unpack(
-            data,
-            "memory",
-            sessions=_is_list,
-            rounds=is_map(is_int),
-            unmasked=is_map(is_bytes()),
-        )
-        return cls(**{**fields, "sessions": [Session.of(item) for item in fields["sessions"]]})
+        fields = unpack(data, "memory", sessions=_is_list, ledger=is_bytes())
+        sessions = [Session.of(item) for item in fields["sessions"]]
+        return cls(sessions, Ledger.from_bytes(fields["ledger"]))
 
 
 def _is_list(value: object) -> bool:

@@ -46,13 +46,15 @@ def least_threshold(silos: int) -> int:
 class SessionSpec:
     """One secure sum. ``hash`` goes into every signature, key and mask of it.
 
-    ``session`` 16 random bytes; ``phase`` what is summed in this round (``statistics``,
+    ``session`` 16 random bytes; ``run`` a number that grows from run to run; ``round`` one that
+    grows from session to session of a run; ``phase`` what is summed in this round (``statistics``,
     ``vectors``, ...); ``cohort`` sorted silo names; ``threshold`` silos that every phase needs;
     ``min_survivors`` silos that a sum must hold; ``n_max`` and ``bits`` fix the ring of tensors;
     ``confirm`` asks silos to sign the survivors before they unmask (active server).
     """
 
     session: bytes
+    run: int
     round: int
     phase: str
     cohort: tuple[str, ...]
@@ -74,10 +76,12 @@ class SessionSpec:
                 f"{len(self.cohort)} silos: n_max must be at least their number"
             )
         sizes = (self.threshold, self.min_survivors)
-        if self.round < 0 or not all(1 <= size <= len(self.cohort) for size in sizes):
+        if min(self.run, self.round) < 0 or not all(
+            1 <= size <= len(self.cohort) for size in sizes
+        ):
             raise SettingError(
                 f"threshold {self.threshold} and min_survivors {self.min_survivors} must be "
-                f"1 to {len(self.cohort)}, the cohort's size, and the round not negative"
+                f"1 to {len(self.cohort)}, the cohort's size, and run and round not negative"
             )
 
     @classmethod
@@ -87,6 +91,7 @@ class SessionSpec:
         phase: str,
         cohort: Iterable[str],
         *,
+        run: int = 0,
         bits: int = 32,
         n_max: int = 0,
         min_survivors: int = MIN_SILOS,
@@ -96,6 +101,7 @@ class SessionSpec:
         names = tuple(sorted(cohort))
         return cls(
             session=os.urandom(SESSION_BYTES),
+            run=run,
             round=round_,
             phase=phase,
             cohort=names,
@@ -136,6 +142,7 @@ class SessionSpec:
             data,
             "session",
             session=is_bytes(SESSION_BYTES),
+            run=is_int,
             round=is_int,
             phase=is_text,
             cohort=is_names,

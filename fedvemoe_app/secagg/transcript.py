@@ -88,7 +88,10 @@ def check_distinct(adverts: Iterable[Advertisement]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a silo was shown before it masked: hashes of model and settings, and the layout."""
+    """What a silo was shown before it masked: hashes of model and settings, and the layout.
+
+    ``model`` is empty where no array was shown: such sums tell nothing of a model.
+    """
 
     model: bytes
     config: bytes
@@ -102,7 +105,8 @@ class Shown:
             array = np.ascontiguousarray(model[name])
             data = array.reshape(-1).view(np.uint8).data
             parts += [name, str(array.dtype), str(array.shape), data]
-        return cls(digest("model", *parts), digest("config", config), layout)
+        model_hash = digest("model", *parts) if parts else b""
+        return cls(model_hash, digest("config", config), layout)
 
     @property
     def hash(self) -> bytes:

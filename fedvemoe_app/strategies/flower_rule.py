@@ -6,6 +6,7 @@ from sums (``em.round.train_step``), so that it works under secure sums as well.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flower
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedvemoe_app.em.round import train_step
@@ -24,6 +26,7 @@ from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Update
 
 LOG = logging.getLogger("flwr")
+STEPS, NAMES = "steps", "names"
 
 
 def flower_classes() -> dict[str, type[Any]]:
@@ -70,6 +73,63 @@ class FlowerRule:
         before, after = ({n: of[n] for n in names} for of in (bank.experts, mean))
         moved = _stepped(known.strategy, known.steps, before, after)
         return replace(bank, experts={**bank.experts, **moved})
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Return steps and moments, by the tensors that they move."""
+        found: dict[str, Tensor] = {}
+        for number, (names, counted) in enumerate(self._by_names.items()):
+            found[f"{number}/{STEPS}"] = torch.tensor(counted.steps)
+            found[f"{number}/{NAMES}"] = torch.tensor(list(json.dumps(names).encode()))
+            kept = _kept(counted.strategy)
+            found |= {f"{number}/{name}": torch.from_numpy(np.array(x)) for name, x in kept.items()}
+        return found
+
+    def restore(self, arrays: Mapping[str, Tensor]) -> None:
+        """Go on from the steps and moments that ``arrays`` returned."""
+        by_number: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in arrays.items():
+            number, _, rest = name.partition("/")
+            by_number.setdefault(number, {})[rest] = tensor
+        self._by_names = {}
+        for own in by_number.values():
+            names = tuple(json.loads(bytes(own.pop(NAMES).tolist())))
+            counted = _Counted(self._make(), int(own.pop(STEPS)))
+            _give(counted.strategy, {name: tensor.numpy() for name, tensor in own.items()})
+            self._by_names[names] = counted
+
+
+def _kept(strategy: Any) -> dict[str, NDArray[Any]]:
+    """Return every array that a strategy keeps, as ``attribute/kind/key``.
+
+    Flower's classes keep moments as a dictionary, as a list, or as a record.
+    """
+    found: dict[str, NDArray[Any]] = {}
+    for attribute, value in vars(strategy).items():
+        match value:
+            case ArrayRecord():
+                found |= {f"{attribute}/record/{key}": x.numpy() for key, x in value.items()}
+            case dict():
+                found |= {f"{attribute}/dict/{key}": x for key, x in value.items()}
+            case list():
+                found |= {f"{attribute}/list/{i:06d}": x for i, x in enumerate(value)}
+    return found
+
+
+def _give(strategy: Any, kept: Mapping[str, NDArray[Any]]) -> None:
+    """Give a new strategy the arrays that another kept."""
+    grouped: dict[tuple[str, str], dict[str, NDArray[Any]]] = {}
+    for name, array in sorted(kept.items()):
+        attribute, kind, key = name.split("/", 2)
+        grouped.setdefault((attribute, kind), {})[key] = array
+    for (attribute, kind), arrays in grouped.items():
+        setattr(strategy, attribute, _made(kind, arrays))
+
+
+def _made(kind: str, arrays: dict[str, NDArray[Any]]) -> Any:
+    """Return arrays in the form in which a strategy keeps them."""
+    if kind == "record":
+        return ArrayRecord({key: Array(array) for key, array in arrays.items()})
+    return list(arrays.values()) if kind == "list" else arrays
 
 
 def _stepped(

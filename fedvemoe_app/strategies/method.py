@@ -7,9 +7,11 @@ silo, and the server's rule; the rest is shared, so that a comparison compares n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from torch import Tensor
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.responsibilities import Rule
@@ -29,6 +31,12 @@ class ServerRule(Protocol):
         ``silos`` is how many take part in the run, whether or not they answered.
         """
 
+    def arrays(self) -> dict[str, Tensor]:
+        """Return the moments it keeps."""
+
+    def restore(self, arrays: Mapping[str, Tensor]) -> None:
+        """Go on from the moments that ``arrays`` returned."""
+
 
 @dataclass(frozen=True, slots=True)
 class WeightedMean:
@@ -46,6 +54,13 @@ class WeightedMean:
             learning_rate=self.learning_rate,
             shrinkage=self.shrinkage,
         )
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Return nothing: each step is its own."""
+        return {}
+
+    def restore(self, arrays: Mapping[str, Tensor]) -> None:
+        """Nothing to go on from."""
 
 
 def weighted_mean(config: RunConfig) -> Callable[[], ServerRule]:

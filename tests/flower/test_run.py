@@ -52,6 +52,13 @@ def test_the_folder_holds_what_the_contract_names(run: Run) -> None:
         "plots/negative_transfer.png",
         "plots/paper_figure.png",
         "report.html",
+        "checkpoint/lock",
+        *(f"checkpoint/round-{number:04d}.safetensors" for number in (2, 3)),
+        *(
+            f"checkpoint/silos/silo-{silo:02d}/round-{number:04d}.safetensors"
+            for silo in range(SILOS)
+            for number in (1, 2, 3)
+        ),
     }
 
 

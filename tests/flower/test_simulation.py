@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ import pytest
 from fedvemoe_app.flower.manifest import toml_value
 from fedvemoe_app.report.journal import read_run
 from tests.federation import SILOS, Settings, federate, without_seconds
+from tests.flower.cut import SHORT, same_run
 
 FEDVEMOE = Path(sys.executable).with_name("fedvemoe")
 ROOT = Path(__file__).parents[2]
@@ -83,7 +85,7 @@ def test_a_run_on_ray_equals_the_run_in_this_process(
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     """Wait until something has happened in a run that is still going on."""
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 400
     while not condition():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
@@ -129,6 +131,44 @@ def test_when_the_server_fails_the_command_fails_with_its_reason(
 
 
 @pytest.mark.slow
+def test_a_server_that_was_killed_goes_on_where_it_was(
+    settings: Callable[..., Settings], mark: str
+) -> None:
+    chosen = {**settings(run_name="cut"), **SHORT, "privacy": "secagg", "private-slot": "local"}
+    process = start(chosen, mark)
+    wait_for((Path(mark) / "cut" / "checkpoint" / "round-0001.safetensors").exists, process)
+    for server in marked(mark):
+        with suppress(psutil.Error):
+            if "flwr-simulation" in " ".join(server.cmdline()[:3]):
+                server.kill()
+    failed_with_one_reason(process, "go on from there with: fedvemoe resume")
+    said = called("resume", str(Path(mark) / "cut"), mark=mark)
+    assert "going on after round" in said
+    assert left_behind(mark) == []
+    one = read_run(Path(mark) / "cut")
+    same_run(one, federate({**chosen, "run-name": "whole"}))
+    assert (one.folder / "flower.log").is_file()
+    assert [entry["round"] for entry in one.manifest["resumed"]] in ([1], [2])
+    with pytest.raises(AssertionError, match="is finished: 3 rounds are complete"):
+        called("resume", str(Path(mark) / "cut"), mark=mark)
+
+
+def called(*words: str, mark: str) -> str:
+    """Return what a command says that ends well."""
+    done = subprocess.run(
+        [FEDVEMOE, *words],
+        cwd=mark,
+        env={**os.environ, MARK: mark, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_an_interrupted_command_takes_everything_down(
     name: str, settings: Callable[..., Settings], mark: str
@@ -139,6 +179,8 @@ def test_an_interrupted_command_takes_everything_down(
     said, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "Traceback" not in said
+    assert "interrupted" in said
+    assert f"fedvemoe resume {Path(mark) / 'cut'}" in said
     assert left_behind(mark) == []
     assert read_run(Path(mark) / "cut").rounds[0]["round"] == 0
 

@@ -12,6 +12,7 @@ import torch
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.report import jsonl
 from fedvemoe_app.report.journal import Journal, read_run, summarize
+from fedvemoe_app.report.reopened import position_of, reopen
 from fedvemoe_app.report.rows import EventRow, RoundRow, TaskRow
 from tests.report.synthetic import make_run
 
@@ -144,16 +145,33 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
         read_run(tmp_path)
 
 
-def test_reopening_drops_what_came_after_the_last_complete_round(tmp_path: Path) -> None:
-    run = make_run(tmp_path, silos=3, rounds=3)
+def test_reopening_drops_what_came_after_the_position(tmp_path: Path) -> None:
+    run = make_run(tmp_path, silos=3, rounds=1)
+    position, before = position_of(run.folder), read_run(run.folder)
+    journal = Journal(run.folder)
+    journal.round(round_row(2, 2.0))
+    journal.event(EVENT)
+    journal.summary()
     with (run.folder / "rounds.jsonl").open("a") as file:
         file.write('{"round": 4, "stra')
-    journal = Journal.reopen(run.folder, last_round=1)
-    journal.round(round_row(2, 2.0))
+    (run.folder / "progress.jsonl").write_text('{"event": "failed"}\n')
+    journal = reopen(run.folder, position, {"seed": 2})
     again = read_run(run.folder)
-    assert [row["round"] for row in again.rounds] == [0, 1, 2]
-    assert {row["round"] for row in again.clients} == {0, 1}
-    assert again.summary is None
+    assert (again.rounds, again.clients) == (before.rounds, before.clients)
+    assert (again.tasks, again.events) == (before.tasks, before.events)
+    assert (again.summary, again.config) == (None, {"seed": 2})
+    assert not (run.folder / "progress.jsonl").exists()
+    journal.round(round_row(2, 2.0))
+    assert [row["round"] for row in read_run(run.folder).rounds] == [0, 1, 2]
+
+
+def test_rows_that_are_gone_cannot_be_continued(tmp_path: Path) -> None:
+    run = make_run(tmp_path, silos=3, rounds=1)
+    position = position_of(run.folder)
+    (run.folder / "clients.jsonl").unlink()
+    with pytest.raises(RunError, match=r"clients\.jsonl lacks rows"):
+        reopen(run.folder, position, {})
+    assert read_run(run.folder).config == run.config
 
 
 def test_summary_comes_from_the_journal_alone(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def test_bytes_come_back_and_hash_tells_specs_apart() -> None:
     assert SessionSpec.from_bytes(SPEC.to_bytes()) == SPEC
     changes = [
         {"session": bytes(16)},
+        {"run": 1},
         {"round": 8},
         {"phase": "statistics"},
         {"cohort": tuple(names(6)[1:])},
@@ -40,7 +41,7 @@ def test_bytes_come_back_and_hash_tells_specs_apart() -> None:
         {"bits": 16},
         {"confirm": True},
     ]
-    assert len({SPEC.hash, *(replace(SPEC, **change).hash for change in changes)}) == 10
+    assert len({SPEC.hash, *(replace(SPEC, **change).hash for change in changes)}) == 11
     assert SessionSpec.new(7, "vectors", names(5)).session != SPEC.session
 
 
@@ -52,6 +53,7 @@ def test_bytes_come_back_and_hash_tells_specs_apart() -> None:
         {"cohort": ("a b", "c", "d")},
         {"phase": ""},
         {"round": -1},
+        {"run": -1},
         {"threshold": 0},
         {"threshold": 6},
         {"min_survivors": 6},
