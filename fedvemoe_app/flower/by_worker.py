@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 
 from flwr.app import Context, Message
 from flwr.common.serde import (
@@ -25,11 +26,11 @@ from flwr.proto.message_pb2 import Message as MessageProto
 from fedvemoe_app.errors import RunError, SettingError
 from fedvemoe_app.flower.answers import answer, or_error
 from fedvemoe_app.flower.code import code_hash
-from fedvemoe_app.flower.consent import simulated
 from fedvemoe_app.worker.door import Door, door_of
 from fedvemoe_app.worker.place import Owner
 from fedvemoe_app.worker.resident import Service
 
+NodeConfig = Mapping[str, bool | int | float | str]
 HANDLER = f"{__name__}:answered"
 IDLE_SECONDS = 900
 """After so long without a message a worker gives its memory back."""
@@ -44,7 +45,7 @@ def reply_to(step: str, message: Message, context: Context) -> Message:
 
 
 def _reply(step: str, message: Message, context: Context) -> Message:
-    if not has_worker(context):
+    if not has_worker(context.node_config):
         return answer(step, message, context)
     try:
         door = door_to(context)
@@ -56,7 +57,7 @@ def _reply(step: str, message: Message, context: Context) -> Message:
     return message_from_proto(MessageProto.FromString(reply))
 
 
-def has_worker(context: Context) -> bool:
+def has_worker(node: NodeConfig) -> bool:
     """Whether messages go to a worker: by default a deployed silo's.
 
     The processes of a simulation are resident themselves.
@@ -66,10 +67,29 @@ def has_worker(context: Context) -> bool:
     SettingError
         Where the node config's ``worker`` is neither true nor false.
     """
-    chosen = context.node_config.get("worker", not simulated(context))
+    chosen = node.get("worker", "identity-key" in node)
     if not isinstance(chosen, bool):
         raise SettingError(f"worker = {chosen!r} in the node config: set true or false")
     return chosen
+
+
+def idle_seconds(node: NodeConfig) -> float:
+    """Return after how long without a message a silo's worker ends.
+
+    Raises
+    ------
+    SettingError
+        Where the node config's ``worker-idle`` is no number of seconds.
+    """
+    idle = node.get("worker-idle", IDLE_SECONDS)
+    if isinstance(idle, str | bool) or idle <= 0:
+        raise SettingError(f"worker-idle = {idle!r} in the node config: set seconds above 0")
+    return float(idle)
+
+
+def folder_of(node: NodeConfig) -> str:
+    """Return where a silo wants its worker's socket; "" where it leaves that to the system."""
+    return str(node.get("worker-folder", ""))
 
 
 def door_to(context: Context) -> Door:
@@ -82,15 +102,12 @@ def door_to(context: Context) -> Door:
     RunError
         Where the worker has no safe place on this machine.
     SettingError
-        Where the node config's ``worker-idle`` is no number of seconds.
+        Where the node config is wrong about it.
     """
     node = context.node_config
-    idle = node.get("worker-idle", IDLE_SECONDS)
-    if isinstance(idle, str | bool) or idle <= 0:
-        raise SettingError(f"worker-idle = {idle!r} in the node config: set seconds above 0")
-    service = Service(HANDLER, _terms(context), float(idle))
+    service = Service(HANDLER, _terms(context), idle_seconds(node))
     name = str(node.get("partition-id", ""))
-    return door_of(service, Owner.of(os.getppid()), name, str(node.get("worker-folder", "")))
+    return door_of(service, Owner.of(os.getppid()), name, folder_of(node))
 
 
 def _terms(context: Context) -> str:

@@ -108,3 +108,10 @@ def test_everything_but_state_is_mounted_read_only() -> None:
         assert service["read_only"] is True
         for volume in service["volumes"]:
             assert volume.endswith(":ro") or volume == f"{name}:/var/lib/fedvemoe"
+
+
+def test_the_worker_of_a_silo_has_a_private_folder_in_its_unit_and_in_its_container() -> None:
+    service = Unit(DEPLOY / "fedvemoe-supernode.service")["Service"]
+    assert (service["RuntimeDirectory"], service["RuntimeDirectoryMode"]) == ("%p", "0700")
+    assert compose()["services"]["supernode"]["tmpfs"] == ["/tmp"]
+    assert compose()["services"]["supernode"]["init"] is True
