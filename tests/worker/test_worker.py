@@ -55,9 +55,11 @@ def until(holds: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def asking() -> Iterator[Callable[..., Future[list[bytes]]]]:
+def asking(base: Path) -> Iterator[Callable[..., Future[list[bytes]]]]:
+    """Ask in a thread; who still waits at the end waits for a worker that is ended."""
     with ThreadPoolExecutor() as pool:
         yield lambda door, *parts: pool.submit(door.ask, parts)
+        end_workers(base)
 
 
 def test_one_worker_answers_message_after_message(base: Path) -> None:
