@@ -20,6 +20,12 @@ def hello(message: Message, context: Context) -> Message:
     return reply_to("hello", message, context)
 
 
+@app.query("warm_up")
+def warm_up(message: Message, context: Context) -> Message:
+    """Get ready in a simulation, while the server does."""
+    return reply_to("warm_up", message, context)
+
+
 @app.query("secagg_advertise")
 def secagg_advertise(message: Message, context: Context) -> Message:
     """Advertise keys for a secure sum."""

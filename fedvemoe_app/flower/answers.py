@@ -16,6 +16,7 @@ from fedvemoe_app.flower.consent import reports_in_full
 REFUSED, BROKEN = 1000, 1001
 """Error codes of a reply: a silo that says why it did not do its part, and one that broke."""
 
+WARM_UP = "warm_up"
 PARTS = ("ahead", "part")
 PROTOCOL = ("secagg_advertise", "secagg_share", "secagg_confirm", "secagg_unmask")
 
@@ -23,6 +24,7 @@ PROTOCOL = ("secagg_advertise", "secagg_share", "secagg_confirm", "secagg_unmask
 def answer(step: str, message: Message, context: Context) -> Message:
     """Return this silo's reply; what it must remember is in ``context.state`` afterwards."""
     own = _part if step in PARTS else _protocol if step in PROTOCOL else _phase
+    own = _warm_up if step == WARM_UP else own
     return or_error(
         lambda: Message(own(step, message, context), reply_to=message), message, context
     )
@@ -70,3 +72,11 @@ def _part(step: str, message: Message, context: Context) -> RecordDict:
 
     reply: RecordDict = getattr(parts_silo, step)(message.content, context)
     return reply
+
+
+def _warm_up(step: str, message: Message, context: Context) -> RecordDict:
+    """Load what the phases need, while the server does the same."""
+    from fedvemoe_app.flower import parts_silo, phases, secure_silo
+
+    del parts_silo, phases, secure_silo
+    return RecordDict()

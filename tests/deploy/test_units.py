@@ -78,6 +78,7 @@ def test_a_unit_comes_back_after_flower_admits_it_again(file: Path) -> None:
     assert service["Restart"] == "always"
     assert int(service["RestartSec"]) > 60
     assert "Environment=FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1" in file.read_text()
+    assert "Environment=FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.1" in file.read_text()
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
