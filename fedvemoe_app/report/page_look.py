@@ -55,7 +55,8 @@ summary { cursor: pointer; margin: .75rem 0; }
   .wide :is(th, td):first-child { position: sticky; left: 0; background: var(--paper); }
   .wide thead th:first-child { background: var(--card); z-index: 1; }
   .wide td.name:first-child { white-space: normal; min-width: 5.5rem; max-width: 38vw;
-    overflow-wrap: anywhere; } }
+    overflow-wrap: anywhere; }
+  .wide td.text { min-width: 34rem; } }
 @media print {
   :root { --ink: #000; --soft: #444; --line: #bbb; --paper: #fff; --card: #fff; --accent: #000;
     --warn: #000; }
