@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal, Self, get_args
 
@@ -133,12 +133,12 @@ class SessionSpec:
 
     def to_bytes(self) -> bytes:
         """Return the canonical bytes."""
-        return pack(asdict(self))
+        return pack({item.name: getattr(self, item.name) for item in fields(self)})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Return the spec of ``to_bytes``; SecAggRefusal if it is malformed."""
-        fields = unpack(
+        found = unpack(
             data,
             "session",
             session=is_bytes(SESSION_BYTES),
@@ -153,7 +153,7 @@ class SessionSpec:
             confirm=is_flag,
         )
         try:
-            return cls(**{**fields, "cohort": tuple(fields["cohort"])})
+            return cls(**{**found, "cohort": tuple(found["cohort"])})
         except SettingError as error:
             raise SecAggRefusal(f"session: {error}") from None
 
