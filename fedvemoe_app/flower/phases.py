@@ -87,8 +87,10 @@ def _evaluated(
     context: Context,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return what the test examples add to the sums, and to a report."""
-    scores = silo.evaluate(belief, own)
-    alone = silo.evaluate_alone(own) if own and silo.method.personal == "local" else None
+    if own and silo.method.personal == "local":
+        scores, alone = silo.evaluate_with(belief, own)
+    else:
+        scores, alone = silo.evaluate(belief, own), None
     harm = own_transfer(pool(scores.values()), local_reference(silo, context, alone))
     report = {"scores": _plain(scores), "negative_transfer": harm}
     if alone:
