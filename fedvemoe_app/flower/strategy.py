@@ -7,7 +7,7 @@ first: it is row 0 of the journal and where silos get the bank for round 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -25,12 +25,13 @@ from fedvemoe_app.evaluation.task_rows import TaskRows
 from fedvemoe_app.flower import orders
 from fedvemoe_app.flower.consortium import Consortium
 from fedvemoe_app.flower.crowds import Crowds
-from fedvemoe_app.flower.membership import Membership, require_asked
+from fedvemoe_app.flower.membership import Membership
 from fedvemoe_app.flower.recorder import Recorder
+from fedvemoe_app.flower.rollcall import Rollcall
 from fedvemoe_app.flower.start import clusters_of
 from fedvemoe_app.flower.structure import structure_of
 from fedvemoe_app.flower.template import Scales, Template, first_scale
-from fedvemoe_app.flower.vetting import Vetting
+from fedvemoe_app.flower.vetting import Vetting, accepted
 from fedvemoe_app.flower.wire import mark, put_bank, put_facts, put_tensors
 from fedvemoe_app.strategies.method import Method
 
@@ -75,7 +76,10 @@ class FedVEMoE(Strategy):
         self._crowds = Crowds(len(bank.alive), config.output.c_min)
         self._structure = structure_of(config, method, len(bank.alive), recorder.changed)
         rounds = config.rounds
-        self._vetting = Vetting(recorder, rounds.min_silos)
+        self._vetting = Vetting(recorder, rounds, noised=config.dp.on)
+        self._rollcall = Rollcall(
+            config, membership, recorder.membership, self._crowds.left, shared=method.shared
+        )
         self._scales = Scales(
             first_scale(rounds.silo_weight, rounds.learning_rate, rounds.local_steps)
         )
@@ -110,7 +114,9 @@ class FedVEMoE(Strategy):
         if not self._method.shared:
             put_facts(content, "order", {"round": server_round})
             orders.METRICS.put(content)
-            return self._messages(self._sample(server_round), "train", content, server_round)
+            return self._messages(
+                self._rollcall.trainers(server_round), "train", content, server_round
+            )
         living = self.bank.living()
         warming = bool(self._start) and server_round <= self._config.em.warmup_rounds
         order = {"round": server_round, "open": self._open(warming=warming).tolist()}
@@ -120,7 +126,7 @@ class FedVEMoE(Strategy):
             put_tensors(content, "start", self._start)
         trained = orders.trained_in(self._config, server_round, living.experts)
         self._train_template(content, trained).put(content)
-        return self._messages(self._sample(server_round), "train", content, server_round)
+        return self._messages(self._rollcall.trainers(server_round), "train", content, server_round)
 
     def _train_template(self, content: RecordDict, trained: list[str]) -> Template:
         """Return what is summed in a training round; the lifecycle adds its orders and its sums."""
@@ -136,7 +142,7 @@ class FedVEMoE(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Move the experts along the sum of the silos' weighted changes."""
-        sums = self._vetting.accepted("train", server_round, replies)
+        sums = accepted(replies)
         moved = self.bank if sums is None else self._moved(server_round, sums)
         if self._structure is not None:
             moved = self._structure.trained(self.bank, moved, sums)
@@ -163,7 +169,7 @@ class FedVEMoE(Strategy):
         content = RecordDict()
         if self._method.shared:
             put_bank(content, self.bank.living())
-        following = self._sample(server_round + 1)
+        following = self._rollcall.following(server_round + 1)
         order = {
             "round": server_round,
             "evaluate": due,
@@ -185,7 +191,7 @@ class FedVEMoE(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Take the bank's prior from the summed mass, and the scores to the journal."""
-        sums = self._vetting.accepted("assess", server_round, replies)
+        sums = accepted(replies)
         if sums is None:
             return None
         total = Assessment.from_arrays(sums)
@@ -207,31 +213,33 @@ class FedVEMoE(Strategy):
         return self._membership.present
 
     def _meet(self, grid: Grid, round_: int) -> None:
-        """Look who has come or gone since the last round."""
-        changes = self._membership.refresh(grid.get_node_ids(), round_)
-        for change, silo in changes:
-            self._recorder.membership(round_, change, silo)
-        self._crowds.left([change for change, _ in changes].count("leave"))
-        require_asked(self._config, len(self._consortium.nodes), round_)
+        """Look who has come or gone since the last time; wait where too few are left."""
+        self._vetting.patiently(lambda: self._rollcall.look(grid, round_))
 
     def _exchange(self, grid: Grid, phase: str, round_: int) -> None:
         """Run one phase of a round by Flower's own four methods."""
-        none = ArrayRecord(), ConfigRecord()
         train = phase == "train"
         configure = self.configure_train if train else self.configure_evaluate
-        messages = list(configure(round_, *none, grid))
-        self._recorder.phase(phase, round_, len(messages))
-        replies = grid.send_and_receive(messages, timeout=self._timeout)
-        (self.aggregate_train if train else self.aggregate_evaluate)(round_, replies)
+        aggregate = self.aggregate_train if train else self.aggregate_evaluate
+
+        def messages() -> Iterable[Message]:
+            return configure(round_, ArrayRecord(), ConfigRecord(), grid)
+
+        aggregate(round_, self._asked(grid, phase, round_, messages))
+
+    def _asked(
+        self, grid: Grid, phase: str, round_: int, messages: Callable[[], Iterable[Message]]
+    ) -> list[Message]:
+        return self._vetting.asked(grid, phase, round_, messages, lambda: self._meet(grid, round_))
 
     def _find_start(self, grid: Grid) -> None:
         """Cluster the silos' gradient sketches, all silos in every exchange."""
 
         def exchange(query: str, content: RecordDict) -> Mapping[str, Tensor]:
-            messages = self._messages(self._consortium.names, f"query.{query}", content, 0)
-            self._recorder.phase(query, 0, len(messages))
-            replies = grid.send_and_receive(messages, timeout=self._timeout)
-            sums = self._vetting.accepted(query, 0, replies)
+            def messages() -> list[Message]:
+                return self._messages(self._consortium.names, f"query.{query}", content, 0)
+
+            sums = accepted(self._asked(grid, query, 0, messages))
             if sums is None:
                 raise RunError(f"no start: the sum of phase {query} is void; run again")
             return sums
@@ -244,16 +252,8 @@ class FedVEMoE(Strategy):
         crowded = self._crowds.crowded(self.bank, warming=warming)
         return crowded if self._structure is None else self._structure.open(crowded, self.bank)
 
-    def _sample(self, round_: int) -> list[str]:
-        return orders.asked_to_train(
-            self._config, self._consortium, round_, shared=self._method.shared
-        )
-
     def _messages(
         self, silos: Iterable[str], kind: str, content: RecordDict, round_: int
     ) -> list[Message]:
-        return self._consortium.messages(silos, kind, content, round_=round_, ttl=self._timeout)
-
-    @property
-    def _timeout(self) -> float:
-        return float(self._config.rounds.phase_timeout)
+        timeout = float(self._config.rounds.phase_timeout)
+        return self._consortium.messages(silos, kind, content, round_=round_, ttl=timeout)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -38,6 +38,17 @@ def layout_of(template: Template, ring: Ring) -> Layout:
         else:
             fields.append(Field(name, shape, "statistics"))
     return Layout(tuple(fields), ring)
+
+
+def layout_in(sent: Mapping[str, Message], ring: Ring) -> Layout:
+    """Return the layout of what messages with one template ask for."""
+    return layout_of(Template.get(next(iter(sent.values())).content), ring)
+
+
+def model_in(sent: Mapping[str, Message]) -> bytes:
+    """Return the hash of the model that messages show to all silos alike."""
+    nothing = Layout((), Ring(32, 1))
+    return shown_in(next(iter(sent.values())).content, nothing).model
 
 
 def shown_in(content: RecordDict, layout: Layout) -> Shown:
