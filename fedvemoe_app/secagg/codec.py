@@ -12,10 +12,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from fedvemoe_app.jsontext import parse
 from fedvemoe_app.secagg.errors import SecAggRefusal
 
 Check = Callable[[object], bool]
 
+MOST_BYTES = 2**24
+"""Of one message of the protocol, or of a silo's memory: what a thousand silos need."""
 _HEX = "$hex"
 _DOMAIN = b"fedvemoe/secagg/1"
 
@@ -38,7 +41,7 @@ def unpack(data: bytes, what: str, **checks: Check) -> dict[str, Any]:
     ``what`` is the name of the message in the error.
     """
     try:
-        fields = json.loads(data, object_hook=_unhexed)
+        fields = parse(data, MOST_BYTES, _unhexed)
         canonical = pack(fields) == data
     except (ValueError, TypeError, RecursionError):
         raise SecAggRefusal(f"{what}: not a message of this protocol") from None
