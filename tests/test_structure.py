@@ -32,7 +32,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES = 260
 
 LAYERS = {
-    **dict.fromkeys(("fedvemoe_app", "errors", "seeds", "settings", "overrides", "config"), 0),
+    **dict.fromkeys(
+        ("fedvemoe_app", "errors", "jsontext", "seeds", "settings", "overrides", "config"), 0
+    ),
     "config_groups": 0,
     **dict.fromkeys(("em", "secagg", "dp", "worker"), 1),
     **dict.fromkeys(("data", "strategies"), 2),

@@ -8,7 +8,6 @@ A silo can work out its own value; sums of it tell share and mean exactly, and n
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from torch import Tensor
 from fedvemoe_app.errors import DataError
 from fedvemoe_app.evaluation.histogram import transfer_worst
 from fedvemoe_app.evaluation.scores import Score
+from fedvemoe_app.jsontext import parse
 
 ROUNDING = 1e-9
 """Nats per token: figures closer together are the same one, and nobody is harmed by its last bits.
@@ -147,7 +147,7 @@ def read_baselines(path: Path, clients: Iterable[str] | None = None) -> Baseline
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
             f"local-baseline-json = {path} cannot be read ({error.strerror}); give a "

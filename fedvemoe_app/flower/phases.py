@@ -62,6 +62,7 @@ def hello(content: RecordDict, context: Context) -> RecordDict:
 def assess(content: RecordDict, context: Context) -> RecordDict:
     """E-step on the bank received; scores of the test examples where the order says so."""
     order = get_facts(content, "order")
+    memory.begin(context.state, "assess", order["round"])
     silo, own = _silo(context), memory.recall_own(context.state)
     bank = get_bank(content) if silo.method.shared else silo.bank_alone(own)
     belief, sums = _judged(silo, bank, own, content, context)
@@ -132,6 +133,7 @@ def cluster(content: RecordDict, context: Context) -> RecordDict:
 def train(content: RecordDict, context: Context) -> RecordDict:
     """M-step on the bank of the last assessment."""
     order = get_facts(content, "order")
+    memory.begin(context.state, "train", order["round"])
     silo, own = _silo(context), memory.recall_own(context.state)
     bank, belief = memory.recall(context.state, order["round"] - 1)
     if not silo.method.shared:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoModelForCausalLM,
@@ -164,12 +165,13 @@ def _settle_padding(model: Any, tokenizer: Any, name: str) -> None:
 
 
 def _load_model(name: str, dtype: torch.dtype, use_4bit: bool, device: torch.device) -> Any:
-    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}}
+    # Weights in a pickle are code: a base without safetensors is refused.
+    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "use_safetensors": True}
     if use_4bit:
         options["quantization_config"] = _four_bit_config(dtype)
     try:
         return AutoModelForCausalLM.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise BaseModelError(f"{name} cannot be loaded as a causal model ({error})") from error
 
 

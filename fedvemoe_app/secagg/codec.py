@@ -12,10 +12,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from fedvemoe_app.jsontext import parse
 from fedvemoe_app.secagg.errors import SecAggRefusal
 
 Check = Callable[[object], bool]
 
+MOST_BYTES = 2**24
+"""Of one message of the protocol, or of a silo's memory: what a thousand silos need."""
 _MARK = "$"
 """Bytes are text of this mark and their hex digits; text that begins with it gets another."""
 _DOMAIN = b"fedvemoe/secagg/1"
@@ -44,7 +47,7 @@ def unpack(data: bytes, what: str, **checks: Check) -> dict[str, Any]:
     ``what`` is the name of the message in the error.
     """
     try:
-        marked = json.loads(data)
+        marked = parse(data, MOST_BYTES)
         canonical = _encode(marked).encode() == data
         fields: Any = _unmarked(marked)
     except (ValueError, TypeError, RecursionError):

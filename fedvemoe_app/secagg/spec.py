@@ -31,9 +31,14 @@ MIN_SILOS = 3
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
+def is_name(name: str) -> bool:
+    """Whether ``name`` is short and plain."""
+    return bool(_NAME.fullmatch(name))
+
+
 def check_name(name: str, what: str) -> None:
     """Raise SettingError unless ``name`` is short and plain."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise SettingError(f"{what} {name!r}: use 1 to 64 letters, digits, '.', '_' or '-'")
 
 
