@@ -66,12 +66,13 @@ def run(
     [bold]fedvemoe run --silos 5 dataset-name=./tasks num-server-rounds=20[/bold] on a folder;
     [bold]fedvemoe run -c simulation.toml --silos 5 --gpus-per-silo 0.5[/bold] on a GPU.
     """
-    from fedvemoe_app.flower.simulation import Resources
-    from fedvemoe_app.launch import launch
-
     console = Console()
     with readable_errors(console):
         config = RunConfig.from_flat(gather(RunConfig, run_config, settings or []))
+
+        from fedvemoe_app.flower.simulation import Resources  # slow: a wrong word is said before
+        from fedvemoe_app.launch import launch
+
         launch(config, Resources(silos, cpus_per_silo, gpus_per_silo), console)
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
 from fedvemoe_app.api import LoadedRun
+from fedvemoe_app.console import readable_errors
 from fedvemoe_app.errors import DataError, SettingError
 from fedvemoe_app.model.answers import Answer, Piece
 from fedvemoe_app.report import mixtures
@@ -141,13 +144,16 @@ def _colour(slot: int) -> str:
 def converse(asking: Asking, definition: str, console: Console) -> None:
     """Ask for questions until an empty line or the end of the input."""
     person = sys.stdin.isatty()
+    if person:
+        console.print("One question a line; an empty line ends.", style="dim")
     while True:
         if person:
             console.print("[bold]> [/bold]", end="")
         line = sys.stdin.readline().strip()
         if not line:
             return
-        asking.ask([Question(line, definition)], console)
+        with suppress(typer.Exit), readable_errors(console):  # the next question may be better
+            asking.ask([Question(line, definition)], console)
 
 
 def read_questions(
@@ -169,10 +175,12 @@ def read_questions(
 def _from_file(file: Path, definition: str) -> list[Question]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise DataError(
-            f"{file} cannot be read as text ({error}); give one prompt a line"
+            f"{file} cannot be read ({error.strerror}); --file takes questions, one a line"
         ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not text in UTF-8; write one question a line") from error
     found = [
         _question(line, definition, f"{file}, line {number}")
         for number, line in enumerate(lines, start=1)
@@ -189,8 +197,11 @@ def _question(line: str, definition: str, where: str) -> Question:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{where}: is not JSON ({error})") from error
+        raise DataError(
+            f"{where}: begins as JSON and is none ({error}); write "
+            '{"input": "...", "definition": "..."}, or plain text'
+        ) from error
     text, own = row.get("input"), row.get("definition", definition)
     if not isinstance(text, str) or not isinstance(own, str):
-        raise DataError(f'{where}: must be {{"input": TEXT, "definition": TEXT (optional)}}')
+        raise DataError(f'{where}: write {{"input": TEXT, "definition": TEXT (optional)}}')
     return Question(text, own)

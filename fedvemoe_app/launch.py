@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import torch
 from rich.console import Console
@@ -50,6 +51,7 @@ def launch(config: RunConfig, resources: Resources, console: Console) -> Path:
     config = _named(config)
     folder = Path(config.output.log_dir) / config.output.run_name
     refuse_taken(folder)
+    _require_writable(folder.parent)
     check(fitted(settle(config), resources.silos), resources.silos)
     with _bar(console, "building the base model") as step:
         lay_out(config, step)
@@ -100,6 +102,19 @@ def _require_device(device: str) -> None:
                 f'device = "{device}": torch sees {found} GPUs here; use auto or cpu, '
                 "and see fedvemoe doctor"
             )
+
+
+def _require_writable(log_dir: Path) -> None:
+    """Make the folder of runs, and a file in it for a moment: before any work, not after it."""
+    try:
+        log_dir.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=log_dir):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"log-dir = {log_dir} cannot be written ({error.strerror}): set it to a folder that "
+            "you may write to"
+        ) from error
 
 
 def _named(config: RunConfig) -> RunConfig:

@@ -68,6 +68,8 @@ WRONG: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "more silos needed": (["min-silos=9"], ("--silos 4", "min-silos = 9")),
     "sample too small": (["fraction-train=0.25"], ("fraction-train", "min-silos")),
     "no such tracker": (["trackers=tensorbord"], ("tensorbord is not known", "wandb")),
+    "no place for results": (["log-dir=/proc/nowhere"], ("log-dir = /proc/nowhere", "write to")),
+    "no folder of a base": (["model-name=./nowhere"], ("./nowhere: no such folder", "builtin:")),
     "a path as name": (["run-name=a/b"], ("run-name", "log-dir")),
 }
 

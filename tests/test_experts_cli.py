@@ -77,6 +77,16 @@ def test_without_a_question_it_asks_until_an_empty_line(ended_run: Run, expected
     assert result.stdout.splitlines().count(expected) == 2
 
 
+def test_a_question_that_is_too_long_does_not_end_the_conversation(
+    ended_run: Run, expected: str
+) -> None:
+    given = [*ASK, str(ended_run.folder), "--client", "silo-00"]
+    told = CliRunner().invoke(app, given, input=f"{'ash ' * 4000}\nash birch\n\n")
+    assert told.exit_code == 0, told.output
+    assert "shorten it" in told.output
+    assert expected in told.stdout.splitlines()
+
+
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "no such silo": (("--client", "silo-77"), "silo-77"),
     "two mixtures": (("--client", "silo-00", "--mixture", "0=1"), "--mixture"),
@@ -99,7 +109,7 @@ def test_a_mistake_is_one_reason(what: str, ended_run: Run) -> None:
 def test_a_wrong_file_names_its_line(text: str, ended_run: Run, tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     file.write_text(text)
-    refused(call("generate", ended_run.folder, "--file", file), str(file))
+    refused(call("generate", ended_run.folder, "--file", file), str(file), "write")
 
 
 def test_onboard_shows_a_table_and_a_verdict(ended_run: Run, small_bank: Path) -> None:

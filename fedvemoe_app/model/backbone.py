@@ -133,11 +133,17 @@ def base_folder(name: str) -> Path:
     folder = Path(name)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise BaseModelError(f"{name} is no base model: config.json is missing")
+    if name.startswith((".", "/", "~")) and not folder.exists():
+        raise BaseModelError(
+            f"{name}: no such folder; set model-name to a base's folder, a hub name or builtin:tiny"
+        )
     try:
         return Path(str(cached_file(name, "config.json"))).parent
     except (OSError, ValueError) as error:
         raise BaseModelError(
-            f"{name} is neither a folder nor a model this machine can get from the hub ({error})"
+            f"{name} is neither a folder nor a model that this machine can get from the hub: "
+            "check name and network, or download it elsewhere and set model-name to its folder "
+            f"({error})"
         ) from error
 
 

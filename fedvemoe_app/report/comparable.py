@@ -26,7 +26,10 @@ def collect(paths: Sequence[Path]) -> list[Run]:
     folders = dict.fromkeys(folder.resolve() for path in paths for folder in _folders(path))
     runs = [run for run in map(read_run, folders) if run.rounds]
     if len(runs) < 2:
-        raise RunError(f"a comparison needs two or more runs with a round, not {len(runs)}")
+        raise RunError(
+            f"a comparison needs two or more runs with a round, not {len(runs)}: name their "
+            "folders, or the folder that holds them, such as runs/"
+        )
     return runs
 
 

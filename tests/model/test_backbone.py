@@ -50,7 +50,7 @@ def test_sampling_defaults_of_the_base_are_dropped_but_its_stop_tokens_kept(base
 def test_unknown_bases_are_refused(tmp_path):
     with pytest.raises(BaseModelError, match=r"config\.json is missing"):
         load_backbone(str(tmp_path))
-    with pytest.raises(BaseModelError, match="no/where is neither a folder nor"):
+    with pytest.raises(BaseModelError, match="no/where: no such folder; set model-name"):
         load_backbone(str(tmp_path / "no/where"))
 
 
