@@ -54,6 +54,7 @@ format: $(VENV)/installed-dev ## put the code into its one format
 
 bench: $(VENV)/installed-dev ## run the benchmarks; each prints a table and writes JSON
 	$(BIN)/python -m benchmarks.round
+	$(BIN)/python -m benchmarks.compute
 	$(BIN)/python -m benchmarks.secagg
 
 docs: $(VENV)/installed-docs ## write docs/configuration.md from the settings and build the site into site/

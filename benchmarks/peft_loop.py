@@ -1,10 +1,12 @@
-"""The alternative: K standard PEFT adapters on one base, used one after another.
+"""The alternatives: K standard PEFT adapters on one base, one after another or row by row.
 
-What a user of PEFT would write, done correctly: ``set_adapter`` in a loop and the stock forward
-pass with full logits. Training m > 1 experts takes two passes over the adapters, because
-``set_adapter`` takes the gradient away from all others: one joint backward pass would train the
-last expert alone, without an error. Who knows this can switch the gradients on again by hand and
-needs one pass (``one_pass``); with gradient checkpointing that would be wrong, silently.
+What a user of PEFT would write, done correctly, with the stock forward pass and full logits:
+``set_adapter`` in a loop, or ``adapter_names``, which names the adapter of each row. Training m > 1
+experts in a loop takes two passes over the adapters, because ``set_adapter`` takes the gradient
+away from all others: one joint backward pass would train the last expert alone, without an error.
+Who knows this can switch the gradients on again by hand and needs one pass (``one pass``); with
+gradient checkpointing that would be wrong, silently. PEFT refuses ``adapter_names`` in training
+mode; in eval mode, which differs by dropout alone, it trains as well (``mixed batch``).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import PeftModel
@@ -27,6 +30,7 @@ from fedvemoe_app.model.experts import Factor
 from fedvemoe_app.model.training import Optimizer
 
 Parameters = dict[str, nn.Parameter]
+Way = Literal["two passes", "one pass", "mixed batch"]
 
 
 class PeftLoop:
@@ -81,10 +85,24 @@ class PeftLoop:
         device = self.backbone.device
         labels = batch.labels.to(device)[:, 1:]
         logits = self.model(input_ids=batch.input_ids.to(device), use_cache=False).logits.float()
-        losses = nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1), labels.flatten(), reduction="none"
-        )
-        return -losses.view(labels.shape)[labels != IGNORED]
+        return _of_targets(logits, labels)
+
+    @torch.no_grad()
+    def probe_mixed(self, batches: Sequence[Batch], slots: Sequence[int]) -> Tensor:
+        """Return the same as ``probe`` from batches whose rows name their adapters."""
+        columns = [self._mixed(batch, slots).T for batch in batches]
+        return torch.cat(columns).double().cpu()
+
+    def _mixed(self, batch: Batch, slots: Sequence[int]) -> Tensor:
+        """Return [m, N] nats of the batch's target tokens, all adapters in one batch."""
+        device, sequences = self.backbone.device, len(batch.input_ids)
+        logits = self.model(
+            input_ids=batch.input_ids.repeat(len(slots), 1).to(device),
+            adapter_names=[adapter_name(slot) for slot in slots for _ in range(sequences)],
+            use_cache=False,
+        ).logits.float()
+        labels = batch.labels.to(device)[:, 1:].repeat(len(slots), 1)
+        return _of_targets(logits, labels).view(len(slots), -1)
 
     def fit(
         self,
@@ -96,7 +114,7 @@ class PeftLoop:
         learning_rate: float,
         max_grad_norm: float,
         optimizer: Optimizer = "adamw",
-        one_pass: bool = False,
+        way: Way = "two passes",
     ) -> dict[str, Tensor]:
         """Train ``factor`` of ``slots`` in place, one step a batch; return the changes [m, ...].
 
@@ -105,8 +123,12 @@ class PeftLoop:
         experts = [self._chosen(slot, factor) for slot in slots]
         start = [{n: p.detach().clone() for n, p in expert.items()} for expert in experts]
         update = _optimizer([p for e in experts for p in e.values()], optimizer, learning_rate)
+        backward = {
+            "two passes": self._backward_in_turn,
+            "one pass": self._backward_jointly,
+            "mixed batch": self._backward_mixed,
+        }[way]
         for batch in batches:
-            backward = self._backward_jointly if one_pass else self._backward_in_turn
             backward(batch, slots, weights, experts)
             for expert in experts:
                 clip_grad_norm_(expert.values(), max_grad_norm)
@@ -144,14 +166,17 @@ class PeftLoop:
         for slot, expert in zip(slots, experts, strict=True):
             self._train_only(slot, expert)
             columns.append(self._log_lik(batch))
-        for expert in experts:
-            for parameter in expert.values():
-                parameter.requires_grad_(True)
-        log_lik = torch.stack(columns, dim=1)
-        fixed = log_lik.detach().double().cpu()
-        alpha = token_posterior(fixed, weights.double())
-        losses = [_loss(log_lik[:, j], alpha[:, j]) for j in range(len(slots))]
-        torch.autograd.backward(losses)
+        _let_gradients_reach(experts)
+        _backward_mixture(torch.stack(columns), weights)
+
+    def _backward_mixed(
+        self, batch: Batch, slots: Sequence[int], weights: Tensor, experts: list[Parameters]
+    ) -> None:
+        """Take all experts through the base in one batch whose rows name their adapters."""
+        for slot, expert in zip(slots, experts, strict=True):
+            self._train_only(slot, expert)
+        _let_gradients_reach(experts)
+        _backward_mixture(self._mixed(batch, slots), weights)
 
     def _train_only(self, slot: int, chosen: Parameters) -> None:
         """Set the adapter; ``set_adapter`` lets gradients reach both factors, so take one back."""
@@ -178,6 +203,26 @@ class PeftLoop:
         stop = set(self.model.generation_config.eos_token_id)
         new = output[:, padded["input_ids"].shape[1] :].tolist()
         return [list(takewhile(lambda token: token not in stop, tokens)) for tokens in new]
+
+
+def _of_targets(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return [N] nats of the ``labels`` [B, T-1] that are targets under ``logits`` [B, T, V]."""
+    losses = nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), labels.flatten(), reduction="none"
+    )
+    return -losses.view(labels.shape)[labels != IGNORED]
+
+
+def _let_gradients_reach(experts: list[Parameters]) -> None:
+    for expert in experts:
+        for parameter in expert.values():
+            parameter.requires_grad_(True)
+
+
+def _backward_mixture(log_lik: Tensor, weights: Tensor) -> None:
+    """Send the losses of all experts backward, given ``log_lik`` [m, N] with their graphs."""
+    alpha = token_posterior(log_lik.detach().double().T.cpu(), weights.double())  # [N, m]
+    torch.autograd.backward([_loss(row, alpha[:, j]) for j, row in enumerate(log_lik)])
 
 
 def _loss(log_lik: Tensor, alpha: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a person sees of a benchmark: two tables."""
+"""What a person sees of the benchmarks of compute: their tables."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from benchmarks.comparison import Result
 from benchmarks.phases import PHASES, Stopwatch
 
 NOTES = """\
-Ratio: seconds of the adapter loop over seconds of stacked experts, pair by
-pair: median and smallest. k/s: thousands of token rows (padded tokens times
-experts) a second. MiB: peak above what was held before. Error: relative
-difference. 1 pass: the loop's gradients switched on by hand, see peft_loop.
+Ratio: seconds of the other way over seconds of stacked experts, run by run:
+median and smallest. k/s: thousands of token rows (padded tokens times
+experts) a second. MiB: peak above what was held before. Floor: the least
+seconds of the products alone over ours. Error: relative difference.
 * not equal work: PEFT cannot decode a mixture; the loop answers per expert."""
 
 
@@ -39,34 +39,44 @@ def phases(watch: Stopwatch, silos: int) -> Table:
     return table
 
 
-def comparison(results: Sequence[Result]) -> Table:
-    """Return the table of stacked experts against the adapter loop."""
+def comparison(title: str, results: Sequence[Result]) -> Table:
+    """Return the table of stacked experts against other ways."""
     table = Table(
-        title="Stacked experts against a loop over PEFT adapters",
+        title=title,
         caption=NOTES,
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("work", no_wrap=True)
-    for heading in ("ratio", "min", "k/s", "loop", "MiB", "loop", "error"):
-        table.add_column(heading, justify="right")
+    table.add_column("against", no_wrap=True)
+    for heading in ("ratio", "min", "k/s", "floor", "MiB", "other", "error"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
-        table.add_row(*_cells(result))
+        for number, way in enumerate(result.pairs):
+            table.add_row(*_cells(result, way, first=number == 0))
     return table
 
 
-def _cells(result: Result) -> tuple[str, ...]:
-    case, pairs = result.case, result.pairs
+def _cells(result: Result, way: str, *, first: bool) -> tuple[str, ...]:
+    case, pairs = result.case, result.pairs[way]
+    ours, error = median(pairs.ours), result.errors.get(way)
+    mine = (
+        f"{case.tokens / ours / 1000:.1f}",
+        f"{result.floor / ours:.0%}" if result.floor else "",
+        _mebibytes(result.memory["ours"]),
+    )
     return (
-        case.name + ("" if case.disagreement else "*"),
+        case.name if first else "",
+        way + ("" if way in case.disagreements else "*"),
         f"{pairs.speed_up:.2f}",
         f"{min(pairs.ratios):.2f}",
-        *(f"{case.tokens / median(seconds) / 1000:.1f}" for seconds in (pairs.ours, pairs.loop)),
-        *(_mebibytes(peak) for peak in (result.memory_ours, result.memory_loop)),
-        "" if result.error is None else f"{result.error:.0e}",
+        *(mine if first else ("", "", "")),
+        _mebibytes(result.memory[way]),
+        "" if error is None else f"{error:.0e}",
     )
 
 
 def _mebibytes(size: int | None) -> str:
-    return "" if size is None else f"{size / 2**20:.1f}"
+    return "" if size is None else f"{size / 2**20:.0f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -42,15 +42,15 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Seconds of each repeat, ours and the loop's; the i-th of both ran one after the other."""
+    """Seconds of each repeat, ours and the other's; the i-th of both ran one after the other."""
 
     ours: tuple[float, ...]
-    loop: tuple[float, ...]
+    other: tuple[float, ...]
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """How many times longer the loop took, pair by pair."""
-        return tuple(loop / ours for ours, loop in zip(self.ours, self.loop, strict=True))
+        """How many times longer the other took, pair by pair."""
+        return tuple(other / ours for ours, other in zip(self.ours, self.other, strict=True))
 
     @property
     def speed_up(self) -> float:
@@ -58,7 +58,10 @@ class Pairs:
         return median(self.ratios)
 
 
-def in_turns(ours: Work, loop: Work, repeats: int, clock: Clock) -> Pairs:
-    """Run ours, the loop, ours, the loop, ...; whoever calls has warmed up both."""
-    seconds = [(clock.seconds(ours), clock.seconds(loop)) for _ in range(repeats)]
-    return Pairs(*(tuple(column) for column in zip(*seconds, strict=True)))
+def in_turns(works: Sequence[Work], repeats: int, clock: Clock) -> list[tuple[float, ...]]:
+    """Run all works, then all again, ...; whoever calls has warmed them up.
+
+    Returns the seconds of each work, one for each repeat.
+    """
+    seconds = [[clock.seconds(work) for work in works] for _ in range(repeats)]
+    return [tuple(column) for column in zip(*seconds, strict=True)]

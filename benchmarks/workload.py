@@ -1,30 +1,29 @@
-"""The work that both ways do: a silo's own examples, and random experts to apply to them."""
+"""The work that all ways do: random tokens of a given length, and random experts for them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from fedvemoe_app.data.batches import Batch, Example, by_length, shuffled
+from fedvemoe_app.data.batches import Batch
 from fedvemoe_app.model.experts import Experts
+from fedvemoe_app.model.head import is_target
 from fedvemoe_app.seeds import stream
-from fedvemoe_app.silo import Silo
 
 SPREAD = 0.02  # of the entries of B: about what a few rounds of training make of them
-PROBED = {"short": 32, "long": 8}
-STEPS = {"short": 6, "long": 2}
-ANSWERED = 16
+TARGETS = 4  # one token in so many is a target
+STEPS = 2
+ANSWERED = 8
+FEWEST = 2  # of a vocabulary: its first ids end an answer
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Batches of one length class, and the prompts to answer.
-
-    ``probe`` are in the order of their examples, so that log-likelihoods come in one order.
-    """
+    """Batches of one length, and the prompts to answer."""
 
     length: str
     probe: tuple[Batch, ...]
@@ -32,53 +31,34 @@ class Workload:
     prompts: tuple[tuple[int, ...], ...]
 
 
-def short(silo: Silo) -> Workload:
-    """Return a part of the silo's own round."""
-    data = silo.family.data
-    return _workload(silo, "short", (*data.probe, *data.top_up), data.train)
+def workload(vocabulary: int, length: int, *, sequences: int, probed: int) -> Workload:
+    """Return batches of ``sequences`` x ``length`` random tokens, ``probed`` of them to probe."""
+    rng = stream(0, "benchmark", length)
+    probe = tuple(_batch(rng, vocabulary, sequences, length, n) for n in range(probed))
+    train = tuple(_batch(rng, vocabulary, sequences, length, 0) for _ in range(STEPS))
+    prompts = rng.integers(FEWEST, vocabulary, (ANSWERED, length)).tolist()
+    return Workload(str(length), probe, train, tuple(map(tuple, prompts)))
 
 
-def long(silo: Silo, tokens: int) -> Workload:
-    """Return the same with earlier examples before each prompt, up to ``tokens`` tokens in all."""
-    data = silo.family.data
-    return _workload(
-        silo,
-        "long",
-        _after_others((*data.probe, *data.top_up), tokens),
-        _after_others(data.train, tokens),
-    )
-
-
-def _after_others(examples: Sequence[Example], tokens: int) -> list[Example]:
-    """Put the tokens of the examples before it in front of each, the last ``tokens`` of all."""
-    everything: list[int] = []
-    joined = []
-    for example in examples:
-        everything += example.ids
-        ids = tuple(everything[-tokens:])
-        joined.append(replace(example, ids=ids, prompt=len(ids) - example.targets))
-    return [example for example in joined if len(example.ids) == tokens] or joined
-
-
-def _workload(
-    silo: Silo, length: str, probe: Sequence[Example], train: Sequence[Example]
-) -> Workload:
-    size = silo.family.training.batch_size
-    pad = silo.family.experts.backbone.tokenizer.pad_token_id
-    every = max(1, len(probe) // PROBED[length])
-    probed = sorted(probe[::every][: PROBED[length]], key=lambda example: len(example.ids))
-    batches = shuffled(train, size, pad, stream(silo.family.seed, "benchmark", length))
-    return Workload(
-        length=length,
-        probe=tuple(by_length(probed, size, pad)),
-        train=tuple(islice(batches, STEPS[length])),
-        prompts=tuple(example.ids[: example.prompt] for example in probed[:ANSWERED]),
-    )
+def _batch(
+    rng: np.random.Generator, vocabulary: int, sequences: int, length: int, number: int
+) -> Batch:
+    ids = torch.from_numpy(rng.integers(FEWEST, vocabulary, (sequences, length)))
+    labels = torch.full_like(ids, -100)
+    answer = max(1, length // TARGETS)
+    labels[:, -answer:] = ids[:, -answer:]
+    rows = range(number * sequences, (number + 1) * sequences)
+    return Batch(ids, labels, tuple(rows))
 
 
 def token_rows(batches: Sequence[Batch], experts: int) -> int:
     """Return padded tokens times experts: what goes through the base, once each."""
     return experts * sum(batch.input_ids.numel() for batch in batches)
+
+
+def target_rows(batches: Sequence[Batch], experts: int) -> int:
+    """Return target tokens times experts: what goes through the head."""
+    return experts * sum(int(is_target(batch.labels).sum()) for batch in batches)
 
 
 def random_experts(experts: Experts, seed: int) -> dict[str, Tensor]:

@@ -22,13 +22,14 @@ from fedvemoe_app.data.batches import Example
 from fedvemoe_app.data.task import Task
 from fedvemoe_app.errors import RunError, SettingError
 from fedvemoe_app.model.answers import Answer, OnPiece
+from fedvemoe_app.model.room import free_memory
 from fedvemoe_app.onboarding import Onboarding, onboard
 from fedvemoe_app.report import mixtures
 from fedvemoe_app.report.export import export_run
 from fedvemoe_app.report.journal import Run, read_run
 from fedvemoe_app.report.mixtures import Mixture
 from fedvemoe_app.report.rows import ClientRow, EventRow, RoundRow, TaskRow
-from fedvemoe_app.served import ServedBank, free_memory, serve, settings_here
+from fedvemoe_app.served import ServedBank, serve, settings_here
 
 Weights = Mixture | Mapping[int, float] | str
 

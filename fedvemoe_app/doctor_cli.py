@@ -67,6 +67,7 @@ def examine(
             yield membership.identity(node)
             answer, config = membership.premises(config, node)
             yield answer
+            yield membership.worker(node)
     yield environment.gpu(config.model)
     yield environment.quantisation(config.model)
     answer, base = resources.base(config.model)

@@ -45,18 +45,33 @@ def figure(
     formats: Annotated[
         str, typer.Option("--format", help="pdf, svg, png, or several by comma.")
     ] = "pdf,svg,png",
+    pictures: Annotated[
+        str,
+        typer.Option(
+            "--picture",
+            help="paper_figure, expert_utilization, worst_client, negative_transfer, several "
+            "by comma, or all.",
+        ),
+    ] = "paper_figure",
 ) -> None:
-    """Draw the paper figure of a run in print quality, as vectors and as pixels.
+    """Draw pictures of a run in print quality, as vectors and as pixels.
 
-    Example: [bold]fedvemoe figure runs/exp1 --output paper --format pdf[/bold]
+    Examples: [bold]fedvemoe figure runs/exp1 --output paper --format pdf[/bold];
+    [bold]fedvemoe figure runs/exp1 --picture all --format svg[/bold]
     """
     from fedvemoe_app.report.journal import read_run
-    from fedvemoe_app.report.plots import draw_paper
+    from fedvemoe_app.report.plots import draw_print
 
     console = Console()
     with readable_errors(console):
         found = read_run(folder)
-        for path in draw_paper(found, output or folder / "plots", _listed(formats)):
+        paths = draw_print(
+            found,
+            output or folder / "plots",
+            pictures=_listed(pictures),
+            formats=_listed(formats),
+        )
+        for path in paths:
             console.print(str(path), soft_wrap=True, highlight=False, markup=False)
 
 

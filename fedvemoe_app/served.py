@@ -6,7 +6,6 @@ the same stacked passes.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,13 +140,6 @@ def serve(config: RunConfig, adapters: Mapping[int, Path], fingerprint: str) -> 
     for position, folder in enumerate(adapters.values()):
         experts.load_folder(position, folder)
     return ServedBank(config, experts, tuple(adapters))
-
-
-def free_memory() -> None:
-    """Give back what nobody refers to any more, on the accelerator as well."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def require_base(found: str, expected: str, name: str) -> None:

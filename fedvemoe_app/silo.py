@@ -27,7 +27,7 @@ from fedvemoe_app.em.lifecycle.regret import Memory
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Sums, Update
 from fedvemoe_app.evaluation.scores import Score
-from fedvemoe_app.evaluation.suite import alone, evaluate
+from fedvemoe_app.evaluation.suite import evaluate, evaluate_with_own
 from fedvemoe_app.model.backbone import Backbone, resident
 from fedvemoe_app.model.bases import locate
 from fedvemoe_app.model.experts import Experts
@@ -98,10 +98,11 @@ class Silo:
         tokens = self.config.evaluation.max_new_tokens
         return evaluate(self.family, belief, max_new_tokens=tokens)
 
-    def evaluate_alone(self, own: Personal) -> Score:
-        """Score the likelihood of the test examples under the ``own`` expert's best version."""
+    def evaluate_with(self, belief: em.Belief, own: Personal) -> tuple[dict[str, Score], Score]:
+        """Do so, and score their likelihood under the best of ``own`` alone, in one pass."""
         self.family.experts.load(own.best, [self.family.own_slot])
-        return alone(self.family)
+        tokens = self.config.evaluation.max_new_tokens
+        return evaluate_with_own(self.family, belief, max_new_tokens=tokens)
 
     def train(self, bank: Bank, weights: Tensor, round_: int) -> Update:
         """Train the experts that have a weight in ``weights`` [K]: the M-step."""

@@ -32,9 +32,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES = 260
 
 LAYERS = {
-    **dict.fromkeys(("fedvemoe_app", "errors", "seeds", "settings", "overrides", "config"), 0),
+    **dict.fromkeys(
+        ("fedvemoe_app", "errors", "jsontext", "seeds", "settings", "overrides", "config"), 0
+    ),
     "config_groups": 0,
-    **dict.fromkeys(("em", "secagg", "dp"), 1),
+    **dict.fromkeys(("em", "secagg", "dp", "worker"), 1),
     **dict.fromkeys(("data", "strategies"), 2),
     "model": 3,
     **dict.fromkeys(("evaluation", "report", "silo", "personal", "flower", "console"), 4),

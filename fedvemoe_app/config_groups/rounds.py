@@ -18,7 +18,10 @@ class RoundSettings:
     )
     num_server_rounds: int = setting(10, "rounds of training", low=1)
     fraction_train: float = setting(1.0, "share of silos that train in a round", low=1e-6, high=1.0)
-    min_silos: int = setting(2, "silos that must answer, else the run ends with an error", low=1)
+    min_silos: int = setting(2, "silos that must answer, else a sum is void", low=1)
+    void_retries: int = setting(
+        3, "how often a void sum is asked for again before the run ends with an error", low=0
+    )
     phase_timeout: int = setting(3600, "seconds a silo has to answer in one phase", low=1)
     message_mb: float = setting(32.0, "megabytes a message carries; more go in parts", low=1e-4)
     local_steps: int = setting(30, "optimiser steps of a silo in a round", low=1)

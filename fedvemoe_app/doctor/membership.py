@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import stat
@@ -12,12 +13,17 @@ from typing import Any
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.assign import silo_name
-from fedvemoe_app.doctor.finding import Finding, failed, ok
-from fedvemoe_app.errors import SettingError
+from fedvemoe_app.doctor.finding import Finding, failed, ok, warning
+from fedvemoe_app.errors import RunError, SettingError
+from fedvemoe_app.flower.by_worker import folder_of, has_worker, idle_seconds
 from fedvemoe_app.flower.premises import on_premises
 from fedvemoe_app.secagg.roster import Identity, read_roster
+from fedvemoe_app.worker.door import door_of
+from fedvemoe_app.worker.place import Owner
+from fedvemoe_app.worker.resident import Service
 
 SECONDS = 5
+ECHO_SECONDS = 1.0
 
 
 def roster(path: str, consortium_key: str) -> Finding:
@@ -74,6 +80,22 @@ def premises(config: RunConfig, node: Mapping[str, Any]) -> tuple[Finding, RunCo
     except SettingError as error:
         return failed(str(error), "mend the node config: docs/deployment.md has a table"), config
     return ok(f"data-path {own.data.dataset_name}, base {own.model.model_name}"), own
+
+
+def worker(node: Mapping[str, Any]) -> Finding:
+    """Check that the silo's resident worker can start here, by starting one that loads nothing."""
+    try:
+        idle = idle_seconds(node)
+        if not has_worker(node):
+            return ok("worker = false: every message loads the base anew")
+        echo = Service("builtins:list", "examined", ECHO_SECONDS)
+        door = door_of(echo, Owner.of(os.getpid()), "doctor", folder_of(node))
+        door.ask([b"here"])
+    except SettingError as error:
+        return failed(str(error), "mend the node config: docs/deployment.md has a table")
+    except RunError as error:
+        return warning(f"worker: {error}", "without it every message loads the base anew")
+    return ok(f"worker: starts in {door.place.folder.parent}, ends when idle for {idle:.0f} s")
 
 
 def superlink(address: str, root_certificates: Path | None) -> Finding:

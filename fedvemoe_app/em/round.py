@@ -64,7 +64,8 @@ def assess(
     ``private`` [held-out tokens] is the log-likelihood under the silo's own expert: it enters
     the predictive weights alone, and no sum.
     """
-    return judge(probed(family, bank), bank, inference, private)
+    belief, sums, _ = judge(probed(family, bank), bank, inference, private)
+    return belief, sums
 
 
 def probed(family: Family, bank: Bank) -> Probe:
@@ -78,8 +79,11 @@ def probed(family: Family, bank: Bank) -> Probe:
 
 def judge(
     probe: Probe, bank: Bank, inference: Inference, private: Tensor | None = None
-) -> tuple[Belief, Assessment]:
-    """Return what a silo believes and contributes, given its probe of the living experts."""
+) -> tuple[Belief, Assessment, Tensor]:
+    """Return what a silo believes and contributes, given its probe of the living experts.
+
+    Third come the cross-fitted scores [T] of its held-out tokens, nats.
+    """
     slots = torch.tensor(bank.slots)
     prior = bank.prior[slots]
     found = infer(probe.log_lik, prior, lengths=probe.lengths, **asdict(inference))
@@ -88,7 +92,7 @@ def judge(
     belief = _private(probe, found, slots, len(bank.alive), inference.rule)
     if private is not None:
         belief = _with_own(belief, probe, private, prior, slots, inference)
-    return belief, sums
+    return belief, sums, scores.tokens
 
 
 def _private(probe: Probe, found: Responsibilities, slots: Tensor, size: int, rule: Rule) -> Belief:

@@ -19,10 +19,12 @@ from fedvemoe_app.em.responsibilities import evidence, stack
 class Scores:
     """One silo's scores, in nats per probe token.
 
-    ``total`` is F = mean log sum_k r_k p_k; ``gain [K]`` is F minus F without expert k;
-    ``displaced [K, K]`` in row k is the weight that each other expert takes on when k is removed.
+    ``tokens [T]`` are log sum_k r_k p_k, the weights of each inferred on the other half; ``total``
+    is their mean F; ``gain [K]`` is F minus F without expert k; ``displaced [K, K]`` in row k is
+    the weight that each other expert takes on when k is removed.
     """
 
+    tokens: Tensor
     total: float
     gain: Tensor
     displaced: Tensor
@@ -35,7 +37,8 @@ def cross_fitted(log_lik: Tensor, owners: Tensor, prior: Tensor, *, tau: float =
     make the two halves, so that tokens of one answer never stand on both sides. A half without
     tokens leaves the other to the prior; a probe without tokens scores zero.
     """
-    total = _mean(scored(log_lik, owners, prior, tau=tau))
+    tokens = scored(log_lik, owners, prior, tau=tau)
+    total = _mean(tokens)
     gain = torch.zeros_like(prior)
     displaced = torch.zeros(len(prior), len(prior), dtype=prior.dtype)
     full = stack(log_lik, prior, tau=tau)
@@ -45,7 +48,7 @@ def cross_fitted(log_lik: Tensor, owners: Tensor, prior: Tensor, *, tau: float =
             continue
         gain[k] = total - _mean(scored(log_lik, owners, rest, tau=tau))
         displaced[k] = (stack(log_lik, rest, tau=tau) - full).clamp(min=0.0)
-    return Scores(total, gain, displaced)
+    return Scores(tokens, total, gain, displaced)
 
 
 def scored(log_lik: Tensor, owners: Tensor, prior: Tensor, *, tau: float = 1.0) -> Tensor:

@@ -23,9 +23,32 @@ from fedvemoe_app.model.generation import generate
 
 def evaluate(family: LanguageFamily, belief: Belief, *, max_new_tokens: int) -> dict[str, Score]:
     """Return the scores of a silo's test examples by task, under the experts now loaded."""
+    slots, _ = predicting(family, belief)
+    likelihoods = family.log_lik(family.data.test, slots)
+    return _by_task(family, belief, *likelihoods, max_new_tokens)
+
+
+def evaluate_with_own(
+    family: LanguageFamily, belief: Belief, *, max_new_tokens: int
+) -> tuple[dict[str, Score], Score]:
+    """Return the same, and the score of the likelihood under the silo's own expert alone.
+
+    Both come from one pass over the test examples.
+    """
+    slots, _ = predicting(family, belief)
+    asked = slots if family.own_slot in slots else [*slots, family.own_slot]
+    log_lik, lengths = family.log_lik(family.data.test, asked)
+    own = log_lik[:, -1]
+    alone = Score(nll=-float(own.sum()), tokens=len(own), sequences=len(lengths))
+    return _by_task(family, belief, log_lik[:, : len(slots)], lengths, max_new_tokens), alone
+
+
+def _by_task(
+    family: LanguageFamily, belief: Belief, log_lik: Tensor, lengths: Tensor, max_new_tokens: int
+) -> dict[str, Score]:
     slots, weights = predicting(family, belief)
     scores = [
-        *_likelihoods(family, slots, weights, belief.share),
+        *_likelihoods(family, filtered(log_lik, lengths.tolist(), weights, belief.share), lengths),
         *_answers(family, slots, weights, belief.share, max_new_tokens),
     ]
     by_task: dict[str, Score] = {}
@@ -44,20 +67,11 @@ def predicting(family: LanguageFamily, belief: Belief) -> tuple[list[int], Tenso
     return slots, weights
 
 
-def alone(family: LanguageFamily) -> Score:
-    """Return the score of the test examples' likelihood under the silo's own expert alone."""
-    log_lik, lengths = family.log_lik(family.data.test, [family.own_slot])
-    return Score(nll=-float(log_lik.sum()), tokens=len(log_lik), sequences=len(lengths))
-
-
 def _likelihoods(
-    family: LanguageFamily, slots: Sequence[int], weights: Tensor, share: float
+    family: LanguageFamily, predictive: Tensor, lengths: Tensor
 ) -> Iterable[tuple[str, Score]]:
-    log_lik, lengths = family.log_lik(family.data.test, slots)
-    predictive = filtered(log_lik, lengths.tolist(), weights, share)
-    for example, part in zip(
-        family.data.test, torch.split(predictive, lengths.tolist()), strict=True
-    ):
+    parts = torch.split(predictive, lengths.tolist())
+    for example, part in zip(family.data.test, parts, strict=True):
         yield example.task, Score(nll=-float(part.sum()), tokens=len(part), sequences=1)
 
 

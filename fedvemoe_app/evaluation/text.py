@@ -17,9 +17,10 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from rouge_score.rouge_scorer import RougeScorer
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -54,5 +55,10 @@ def score(prediction: str, references: Sequence[str]) -> TextScore:
 
 @cache
 def _scorer() -> RougeScorer:
-    """Build the scorer once: stemming ROUGE-L, as in the official code."""
+    """Build the scorer once: stemming ROUGE-L, as in the official code.
+
+    Its import takes pandas, scipy and scikit-learn along, which no other step of a silo needs.
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
     return RougeScorer(["rougeL"], use_stemmer=True)

@@ -8,7 +8,6 @@ A silo can work out its own value; sums of it tell share and mean exactly, and n
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,13 @@ from torch import Tensor
 from fedvemoe_app.errors import DataError
 from fedvemoe_app.evaluation.histogram import transfer_worst
 from fedvemoe_app.evaluation.scores import Score
+from fedvemoe_app.jsontext import parse
+
+ROUNDING = 1e-9
+"""Nats per token: figures closer together are the same one, and nobody is harmed by its last bits.
+
+A silo whose own expert predicts by itself has exactly the score of its local baseline.
+"""
 
 SUMS = 4
 """Numbers in a silo's sums: is its value known, is it harm, the value, its positive part."""
@@ -70,7 +76,7 @@ def own_transfer(score: Score, local: float | None) -> float | None:
     """Return a silo's log-ppl(federated) - log-ppl(local), nats per token; None where unknown."""
     if local is None or not score.tokens:
         return None
-    return score.nll / score.tokens - math.log(local)
+    return _apart(score.nll / score.tokens, math.log(local))
 
 
 def transfer_sums(harm: float | None) -> Tensor:
@@ -93,10 +99,15 @@ def negative_transfer(
 ) -> dict[str, float]:
     """Return log-ppl(federated) - log-ppl(local) per silo that has both, in nats per token."""
     return {
-        name: math.log(ppl) - math.log(local[name])
+        name: _apart(math.log(ppl), math.log(local[name]))
         for name, ppl in federated.items()
         if ppl is not None and name in local
     }
+
+
+def _apart(federated: float, local: float) -> float:
+    harm = federated - local
+    return harm if abs(harm) > ROUNDING else 0.0
 
 
 def summarize(values: Iterable[float]) -> TransferSummary | None:
@@ -136,7 +147,7 @@ def read_baselines(path: Path, clients: Iterable[str] | None = None) -> Baseline
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
             f"local-baseline-json = {path} cannot be read ({error.strerror}); give a "

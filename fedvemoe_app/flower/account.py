@@ -42,7 +42,7 @@ class Account:
         """Note what messages cost."""
         self.bytes_down += sum(size_in_bytes(message.content) for message in messages)
 
-    def tally(self, answered: int, void: str = "") -> Tally:
+    def tally(self, answered: int, void: str = "", *, final: bool = False) -> Tally:
         """Return the tally; nobody is in a sum that is void. Silos by name."""
         return Tally(
             answered=answered,
@@ -52,4 +52,5 @@ class Account:
             bytes_up=self.bytes_up,
             seconds=time.monotonic() - self.started,
             void=void,
+            final=final,
         )

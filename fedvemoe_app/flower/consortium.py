@@ -16,6 +16,7 @@ from fedvemoe_app.flower.code import code_hash
 from fedvemoe_app.flower.one_reply import Tally
 from fedvemoe_app.flower.summing import SummingGrid
 from fedvemoe_app.flower.wire import put_facts
+from fedvemoe_app.secagg.spec import is_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,9 @@ def introduce(
 
 
 def _name(report: object) -> str:
-    """Return the name that a silo goes by; "" where its report holds none."""
+    """Return the name that a silo goes by; "" where its report holds none, or a strange one."""
     name = report.get("name") if isinstance(report, dict) else None
-    return name if isinstance(name, str) else ""
+    return name if isinstance(name, str) and is_name(name) else ""
 
 
 def require(tally: Tally, least: int, where: str) -> None:

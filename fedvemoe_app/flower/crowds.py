@@ -40,8 +40,9 @@ class Crowds:
         self._members = _by_slot(members, bank)
 
     def left(self, silos: int) -> None:
-        """Note that silos went in the warm-up: each may be missing from any expert."""
+        """Note that silos went: each may be missing from any expert until the next count."""
         self._members = self._members - silos
+        self._contributors = self._contributors - silos
 
     def assessed(self, contributors: Tensor, bank: Bank) -> None:
         """Take the silos [m] that will train each living expert."""

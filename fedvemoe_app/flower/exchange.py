@@ -23,13 +23,17 @@ from fedvemoe_app.flower.parts import (
     size_of,
     whole,
 )
-from fedvemoe_app.flower.wire import arrays_in
+from fedvemoe_app.flower.wire import arrays_in, texts_in
 
 Answer = RecordDict | RunError
 """What a silo's reply holds, or why there is none."""
 Replied = Callable[[str, int, int], None]
 """Called with a silo's name, how many have answered, and how many were asked."""
 
+MOST_TEXTS = 2**23
+"""Bytes of all records of text in a reply."""
+LONGEST_REASON = 2000
+"""Characters of an error's reason that are kept."""
 POLL_SECONDS = 0.05
 PART_SECONDS = 300.0
 """Longest wait for a part that lies ready: replies of other silos wait, and have their time."""
@@ -151,8 +155,7 @@ class Exchange:
             return first
         try:
             plan = Plan.of(first)
-            if plan and plan.total > most:
-                raise RunError("its parts are more than was asked for")
+            _require_size(first, plan, most)
             return whole(first, plan, self._fetching(message, plan, timeout)) if plan else first
         except RunError as error:
             return error
@@ -177,8 +180,23 @@ def _content(reply: Message | None) -> Answer:
     if reply is None:
         return RunError("no answer in time")
     if reply.has_error():
-        return RunError(reply.error.reason or f"error {reply.error.code}")
+        return RunError(_printable(reply.error.reason or "") or f"error {reply.error.code}")
     return reply.content
+
+
+def _require_size(content: RecordDict, plan: Plan | None, most: int) -> None:
+    """Raise RunError where a reply holds more than was asked for, before anything is made of it."""
+    found = max(size_of(content), plan.total if plan else 0)
+    if found > most:
+        raise RunError(f"its arrays are more than was asked for: {found} bytes, not {most}")
+    texts = sum(record.count_bytes() for record in texts_in(content).values())
+    if texts > MOST_TEXTS:
+        raise RunError(f"its texts are more than any answer needs: {texts} bytes")
+
+
+def _printable(reason: str) -> str:
+    """Return a silo's words on one line of a log: no terminal is to obey them."""
+    return "".join(c if c.isprintable() else " " for c in reason[:LONGEST_REASON])
 
 
 def _like(

@@ -2,6 +2,10 @@
 
 It lies in ``Context.state``, which Flower keeps on the silo's side for the length of a run. All but
 the bank is written here and read here; no function of this package sends it.
+
+A sum may come to nothing after this silo has done its part. What grows with each phase, the own
+expert and the regret, is therefore put down as what comes ``next``: it counts once the server goes
+on to another phase, and is dropped where the server asks for the same one again.
 """
 
 from __future__ import annotations
@@ -28,6 +32,20 @@ from fedvemoe_app.flower.wire import (
 )
 from fedvemoe_app.personal import Personal
 
+NEXT = "next:"
+PHASE = "next.of"
+
+
+def begin(state: RecordDict, phase: str, round_: int) -> None:
+    """Enter a phase of a round: settle what the last one left, or undo it where this repeats it."""
+    repeated = PHASE in state and get_facts(state, PHASE) == [phase, round_]
+    for name in [name for name in state if name.startswith(NEXT)]:
+        record = state[name]
+        del state[name]
+        if not repeated:
+            state[name.removeprefix(NEXT)] = record
+    put_facts(state, PHASE, [phase, round_])
+
 
 def remember(state: RecordDict, round_: int, bank: Bank, belief: Belief) -> None:
     """Keep the bank after ``round_`` rounds and what this silo believes of it."""
@@ -51,7 +69,7 @@ def recall(state: RecordDict, round_: int) -> tuple[Bank, Belief]:
 
 def remember_regret(state: RecordDict, memory: Memory, notice: Notice | None = None) -> None:
     """Keep what the lifecycle needs of this silo; with a ``notice``, its merged candidate too."""
-    put_tensors(state, "regret", memory.arrays())
+    put_tensors(state, f"{NEXT}regret", memory.arrays())
     if notice is None:
         return
     if "candidate" in state:
@@ -95,9 +113,9 @@ def first_expert(state: RecordDict, mean: Tensor, centroids: Tensor) -> Tensor |
 
 def remember_own(state: RecordDict, own: Personal) -> None:
     """Keep this silo's own expert, its best version once where that is the last."""
-    put_tensors(state, "own.last", own.last)
-    put_tensors(state, "own.best", {} if own.best is own.last else own.best)
-    put_tensors(state, "own.probe", {"log_lik": own.log_lik})
+    put_tensors(state, f"{NEXT}own.last", own.last)
+    put_tensors(state, f"{NEXT}own.best", {} if own.best is own.last else own.best)
+    put_tensors(state, f"{NEXT}own.probe", {"log_lik": own.log_lik})
 
 
 def recall_own(state: RecordDict) -> Personal | None:

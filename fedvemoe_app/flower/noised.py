@@ -68,10 +68,11 @@ class NoisedGrid(OneReplyGrid):
             self._announce(message, len(sent), least)
         order = get_facts(next(iter(sent.values())).content, "order")
         sums, tally = self._inner.sum(sent, timeout)
-        tally = replace(tally, epsilon=self._spending.spend())  # counted even where it is void
+        # Counted even where it is void; and each release leaves a silo once.
+        tally = replace(tally, epsilon=self._spending.spend(), final=bool(tally.void))
         if sums and tally.answered < least:
             few = f"{tally.answered} of {len(sent)} silos left, their noise needs {least}"
-            return {}, replace(tally, answered=0, void=few)
+            return {}, replace(tally, answered=0, void=few, final=True)
         return guarded(sums, order.get("open")), tally
 
     def state(self) -> State:

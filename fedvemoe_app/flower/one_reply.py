@@ -26,13 +26,17 @@ from fedvemoe_app.flower.wire import get_facts, get_tensors, put_facts, put_tens
 MESSAGE_MB = RoundSettings().message_mb
 
 
+MOST_TALLY = 2**30
+"""Characters of a tally: it is the server's own, and holds the reports of all silos."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """How one sum came about: who failed and why, what it moved and how long it took.
 
     ``reports`` holds what silos say of themselves, by name (full reporting only). ``void`` says
-    why there is no sum at all, where the protocol gave it up. ``epsilon`` is what the run has spent
-    so far, where sums are noised.
+    why there is no sum at all, where the protocol gave it up; it is ``final`` where silos would not
+    give it if asked again. ``epsilon`` is what the run has spent so far, where sums are noised.
     """
 
     answered: int = 0
@@ -42,12 +46,13 @@ class Tally:
     bytes_up: int = 0
     seconds: float = 0.0
     void: str = ""
+    final: bool = False
     epsilon: float | None = None
 
     @classmethod
     def of(cls, reply: Message) -> Self:
         """Return the tally in the one reply."""
-        return cls(**get_facts(reply.content, "tally"))
+        return cls(**get_facts(reply.content, "tally", MOST_TALLY))
 
 
 def sums_of(reply: Message) -> dict[str, Tensor]:

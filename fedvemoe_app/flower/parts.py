@@ -9,7 +9,6 @@ message, bit for bit; masks are bound to it, not to its pieces.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import accumulate
@@ -18,7 +17,7 @@ from typing import Any, Self
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.wire import arrays_in, get_facts, put_facts, texts_in
+from fedvemoe_app.flower.wire import arrays_in, get_facts, is_shape, put_facts, texts_in
 
 PLAN, PIECE = "parts", "part"
 """Records of a message in parts: what belongs together, and one piece of it."""
@@ -71,7 +70,7 @@ class Plan:
                 and all(isinstance(found, str) for found in hashes)
             ):
                 plan = cls(arrays, piece, hashes)
-                if len(hashes) == math.ceil(plan.total / piece):
+                if len(hashes) == -(-plan.total // piece):
                     return plan
         raise RunError("the plan of a message in parts is damaged")
 
@@ -79,7 +78,7 @@ class Plan:
 def _is_array(entry: object) -> bool:
     match entry:
         case [str(), str(), str(), [*shape], str(), size]:
-            return all(type(number) is int and number >= 0 for number in [*shape, size])
+            return is_shape(shape) and is_shape([size])
     return False
 
 

@@ -48,7 +48,12 @@ def complete(content: RecordDict, context: Context) -> RecordDict:
     forget(context.state, AHEAD)
     forget_reply(context)
     plan = Plan.of(content)
-    return whole(content, plan, lambda number: _found(pieces, plan, number)) if plan else content
+    if plan is None:
+        return content
+    here = len(piece_in(content)) + sum(map(len, pieces.values()))
+    if plan.total > here:  # before so much memory is taken
+        raise RunError(f"a message of {plan.total} bytes of which {here} came: parts are missing")
+    return whole(content, plan, lambda number: _found(pieces, plan, number))
 
 
 def _found(pieces: dict[str, bytes], plan: Plan, number: int) -> bytes:

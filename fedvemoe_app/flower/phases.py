@@ -62,6 +62,7 @@ def hello(content: RecordDict, context: Context) -> RecordDict:
 def assess(content: RecordDict, context: Context) -> RecordDict:
     """E-step on the bank received; scores of the test examples where the order says so."""
     order = get_facts(content, "order")
+    memory.begin(context.state, "assess", order["round"])
     silo, own = _silo(context), memory.recall_own(context.state)
     bank = get_bank(content) if silo.method.shared else silo.bank_alone(own)
     belief, sums = _judged(silo, bank, own, content, context)
@@ -87,8 +88,10 @@ def _evaluated(
     context: Context,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return what the test examples add to the sums, and to a report."""
-    scores = silo.evaluate(belief, own)
-    alone = silo.evaluate_alone(own) if own and silo.method.personal == "local" else None
+    if own and silo.method.personal == "local":
+        scores, alone = silo.evaluate_with(belief, own)
+    else:
+        scores, alone = silo.evaluate(belief, own), None
     harm = own_transfer(pool(scores.values()), local_reference(silo, context, alone))
     report = {"scores": _plain(scores), "negative_transfer": harm}
     if alone:
@@ -130,6 +133,7 @@ def cluster(content: RecordDict, context: Context) -> RecordDict:
 def train(content: RecordDict, context: Context) -> RecordDict:
     """M-step on the bank of the last assessment."""
     order = get_facts(content, "order")
+    memory.begin(context.state, "train", order["round"])
     silo, own = _silo(context), memory.recall_own(context.state)
     bank, belief = memory.recall(context.state, order["round"] - 1)
     if not silo.method.shared:

@@ -66,8 +66,8 @@ class Recorder:
         last = self._config.rounds.num_server_rounds
         self.progress.phase_started(name, round_, last, silos)
 
-    def exchanged(self, phase: str, round_: int, tally: Tally) -> None:
-        """Note how an exchange went; a silo that failed is an event."""
+    def exchanged(self, phase: str, round_: int, tally: Tally, attempt: int = 1) -> None:
+        """Note how an exchange went; a silo that failed is an event, and so is a void sum."""
         spent = self._round.seconds
         spent[phase] = spent.get(phase, 0.0) + tally.seconds
         self._round.bytes_up += tally.bytes_up
@@ -78,16 +78,19 @@ class Recorder:
         if phase == "train":
             self._round.lost = len(tally.failures)
         if tally.void:
-            LOG.warning("round %d, %s: void, nothing applied: %s", round_, phase, tally.void)
-            self._journal.event(
-                EventRow(
-                    round=round_, event="void", slots=[], why=tally.void, numbers={"phase": phase}
-                )
-            )
+            self._void(phase, round_, tally.void, attempt)
         for silo, why in tally.failures.items():
             LOG.warning("round %d, %s: %s did not take part: %s", round_, phase, silo, why)
             self._failed("dropout", round_, phase, silo, why)
         self.progress.phase_finished(tally.seconds)
+
+    def _void(self, phase: str, round_: int, why: str, attempt: int) -> None:
+        LOG.warning("round %d, %s: void, nothing applied: %s", round_, phase, why)
+        numbers = {"phase": phase, "attempt": attempt}
+        self._journal.event(
+            EventRow(round=round_, event="void", slots=[], why=why, numbers=numbers)
+        )
+        self.progress.message(f"round {round_}, {phase}: void, {why}")
 
     def membership(self, round_: int, change: str, silo: str) -> None:
         """Write that a silo joined or left."""

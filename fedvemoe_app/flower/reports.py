@@ -21,6 +21,9 @@ from fedvemoe_app.evaluation.scores import Score, pool
 from fedvemoe_app.evaluation.transfer import Baseline
 from fedvemoe_app.report.rows import ClientRow
 
+MOST = 1e18
+"""Largest number in a report."""
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -136,4 +139,4 @@ def _is_text(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from flwr.serverapp import Grid
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.state import Bank
-from fedvemoe_app.errors import SettingError
+from fedvemoe_app.errors import RunError, SettingError
 from fedvemoe_app.evaluation.transfer import read_baselines
 from fedvemoe_app.flower.agreed import Agreed, agreed
 from fedvemoe_app.flower.baselines import check_target, write_baselines
@@ -43,6 +44,8 @@ from fedvemoe_app.silo import experts_on
 from fedvemoe_app.strategies.registry import method_of, remarks, settle
 
 LOG = logging.getLogger("flwr")
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""Errors of a disk that is full, read-only or broken."""
 
 
 def run(grid: Grid, config: RunConfig) -> Path:
@@ -136,11 +139,21 @@ def check(config: RunConfig, silos: int) -> Agreed:
 
 @contextmanager
 def _ending(progress: Progress) -> Iterator[None]:
-    """Say in the run's folder how it ended."""
+    """Say in the run's folder how it ended, if it can be written to.
+
+    RunError in place of an error of the disk, which nobody else has explained.
+    """
+    folder = progress.path.parent
     try:
         yield
     except BaseException as error:
-        progress.failed(str(error) or type(error).__name__)
+        with suppress(RunError):
+            progress.failed(str(error) or type(error).__name__)
+        if isinstance(error, OSError) and error.errno in DISK:
+            raise RunError(
+                f"{error.filename or folder} cannot be written: {error.strerror}; free some space "
+                f"there or make it writable. The rows of all complete rounds are in {folder}"
+            ) from error
         raise
     progress.finished()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeVar
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -20,25 +19,26 @@ from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.account import Account
 from fedvemoe_app.flower.exchange import Replied
 from fedvemoe_app.flower.one_reply import MESSAGE_MB, OneReplyGrid, Tally
-from fedvemoe_app.flower.template import Template
+from fedvemoe_app.flower.repeats import Repeats
+from fedvemoe_app.flower.shelf import State
 from fedvemoe_app.flower.words import (
+    carrying,
     get_lanes,
     get_own,
-    layout_of,
+    layout_in,
     most_bytes,
     put_own,
     shown_in,
     tensors_of,
 )
-from fedvemoe_app.secagg.errors import SecAggAbort
-from fedvemoe_app.secagg.layout import Accumulator, Layout
+from fedvemoe_app.secagg.errors import SecAggAbort, unless_aborted
+from fedvemoe_app.secagg.layout import Accumulator
 from fedvemoe_app.secagg.ring import Ring
 from fedvemoe_app.secagg.roster import Roster
 from fedvemoe_app.secagg.server import Server
 from fedvemoe_app.secagg.spec import SessionSpec, least_threshold
 
 PHASE = "sum"
-Ended = TypeVar("Ended")
 Take = Callable[[str, RecordDict], None]  # RunError where a reply's content is of no use
 
 
@@ -79,6 +79,7 @@ class SecureGrid(OneReplyGrid):
         self._bits = bits
         self._min_survivors = min_survivors
         self._confirm = confirm
+        self._repeats = Repeats(min_survivors)
         self._run, self._sessions = time.time_ns() // 10**6, 0  # a later run has a larger number
         self._upcoming: tuple[Server, dict[str, bytes]] | None = None
         self._account = Account()
@@ -87,20 +88,30 @@ class SecureGrid(OneReplyGrid):
         self, sent: Mapping[str, Message], timeout: float | None
     ) -> tuple[dict[str, Tensor], Tally]:
         """Exchange these messages, by silo, for the sums; none, and why, where a sum is void."""
-        self.sums += 1
         self._account = Account()
         try:
             sums, silos = (self._secure if self._masked else self._plain)(sent, timeout)
         except SecAggAbort as abort:
             self._upcoming = None
-            return {}, self._account.tally(0, void=str(abort))
+            final = self._masked and self._repeats.final(sent)
+            return {}, self._account.tally(0, void=str(abort), final=final)
+        self.sums += 1
         return sums, self._account.tally(silos)
+
+    def state(self) -> State:
+        """Return what the sums to come depend on, and what silos will not unmask again."""
+        return State({}, {**super().state().facts, "repeats": self._repeats.facts()})
+
+    def restore(self, state: State) -> None:
+        """Go on from there."""
+        super().restore(state)
+        self._repeats.restore(state.facts["repeats"])
 
     def _plain(
         self, sent: Mapping[str, Message], timeout: float | None
     ) -> tuple[dict[str, Tensor], int]:
         """Add the words of ``secagg``, sent without masks."""
-        layout = _layout(sent, Ring(self._bits, len(sent)))
+        layout = layout_in(sent, Ring(self._bits, len(sent)))
         sums = Accumulator(layout)
         carried = {name: self._carrying(message, len(sent)) for name, message in sent.items()}
 
@@ -117,14 +128,18 @@ class SecureGrid(OneReplyGrid):
         self, sent: Mapping[str, Message], timeout: float | None
     ) -> tuple[dict[str, Tensor], int]:
         """Run one session: uploads, then the shares that take the masks off."""
+        sent, self._account.failures = self._repeats.narrowed(sent)
         server, inboxes = self._ready(sent, timeout)
         upcoming = self._session(sent)
-        self._upload(server, inboxes, upcoming, sent, timeout)
+        model = self._upload(server, inboxes, upcoming, sent, timeout)
         survivors = server.survivors()
         if self._confirm:
             self._ask(server, "confirm", survivors, server.take_confirmation, timeout)
+        self._repeats.begin(model, server.silos)
         self._unmask(server, upcoming, timeout)
-        return tensors_of(server.total()), len(server.silos)
+        sums = server.total()
+        self._repeats.done(model)
+        return tensors_of(sums), len(server.silos)
 
     def _ready(
         self, sent: Mapping[str, Message], timeout: float | None
@@ -157,10 +172,11 @@ class SecureGrid(OneReplyGrid):
         upcoming: Server,
         sent: Mapping[str, Message],
         timeout: float | None,
-    ) -> None:
-        """Send what is asked, with each silo's shares and the next session; add what comes up."""
-        layout = _layout(sent, server.spec.ring)
-        server.open_uploads(shown_in(next(iter(sent.values())).content, layout))
+    ) -> bytes:
+        """Ask for uploads, add them, and return the hash of the model that silos are shown."""
+        layout = layout_in(sent, server.spec.ring)
+        shown = shown_in(next(iter(sent.values())).content, layout)
+        server.open_uploads(shown)
         following = upcoming.spec.to_bytes()
         carried = {
             name: self._carrying(sent[name], len(sent), inbox=inbox, next=following)
@@ -173,10 +189,11 @@ class SecureGrid(OneReplyGrid):
             upcoming.take_advertisement(name, advert)
 
         self._exchanged(carried, timeout, take, most_bytes(layout))
+        return shown.model
 
     def _unmask(self, server: Server, upcoming: Server, timeout: float | None) -> None:
         """Ask the survivors for shares of this session, and for their shares of the next."""
-        adverts = _or_nothing(upcoming.advertisements)
+        adverts = unless_aborted(upcoming.advertisements)
         unmasking = server.unmasking()
 
         def take(name: str, content: RecordDict) -> None:
@@ -189,7 +206,7 @@ class SecureGrid(OneReplyGrid):
             for name in server.silos
         }
         self._exchanged(asked, timeout, take)
-        inboxes = _or_nothing(upcoming.inboxes) if adverts else None
+        inboxes = unless_aborted(upcoming.inboxes) if adverts else None
         self._upcoming = (upcoming, inboxes) if inboxes else None
 
     def _ask(
@@ -223,37 +240,15 @@ class SecureGrid(OneReplyGrid):
             del answer  # the next upload takes its place
 
     def _carrying(self, message: Message, silos: int, **own: bytes) -> Message:
-        """Return the message with the protocol's own record added, for one silo."""
-        content = RecordDict(dict(message.content))
-        put_own(content, number=self.sums, bits=self._bits, silos=silos, **own)
-        meta = message.metadata
-        return Message(
-            content, meta.dst_node_id, meta.message_type, ttl=meta.ttl, group_id=meta.group_id
-        )
-
-    @property
-    def _nodes(self) -> dict[str, int]:
-        """Node of each silo: a silo that came back stands on its last one."""
-        return {name: node for node, name in self._names.items()}
+        return carrying(message, number=self.sums + 1, bits=self._bits, silos=silos, **own)
 
     def _message(self, name: str, step: str, **own: bytes) -> Message:
         content = RecordDict()
         put_own(content, **own)
-        return Message(content, self._nodes[name], f"query.secagg_{step}")
-
-
-def _layout(sent: Mapping[str, Message], ring: Ring) -> Layout:
-    return layout_of(Template.get(next(iter(sent.values())).content), ring)
+        nodes = {name: node for node, name in self._names.items()}  # of several the last counts
+        return Message(content, nodes[name], f"query.secagg_{step}")
 
 
 def _require(server: Server, name: str, taken: bool) -> None:
     if not taken:
         raise RunError(server.refused[name])
-
-
-def _or_nothing(ending: Callable[[], Ended]) -> Ended | None:
-    """End a phase of the next session; without it, the next sum sets up its own."""
-    try:
-        return ending()
-    except SecAggAbort:
-        return None

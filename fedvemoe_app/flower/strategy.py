@@ -26,13 +26,14 @@ from fedvemoe_app.flower import orders
 from fedvemoe_app.flower.checkpoint import Stateful
 from fedvemoe_app.flower.consortium import Consortium
 from fedvemoe_app.flower.crowds import Crowds
-from fedvemoe_app.flower.membership import Membership, require_asked
+from fedvemoe_app.flower.membership import Membership
 from fedvemoe_app.flower.recorder import Recorder
+from fedvemoe_app.flower.rollcall import Rollcall
 from fedvemoe_app.flower.standing import Rule, Standing
 from fedvemoe_app.flower.start import clusters_of
 from fedvemoe_app.flower.structure import structure_of
 from fedvemoe_app.flower.template import Scales, Template, first_scale
-from fedvemoe_app.flower.vetting import Vetting
+from fedvemoe_app.flower.vetting import Vetting, accepted
 from fedvemoe_app.flower.wire import mark, put_bank, put_facts, put_tensors
 from fedvemoe_app.strategies.method import Method
 
@@ -81,8 +82,10 @@ class FedVEMoE(Strategy):
         self.crowds = Crowds(len(bank.alive), config.output.c_min)
         self._structure = structure_of(config, method, len(bank.alive), recorder.changed)
         rounds = config.rounds
-        self._timeout = float(rounds.phase_timeout)
-        self._vetting = Vetting(recorder, rounds.min_silos)
+        self._vetting = Vetting(recorder, rounds, noised=config.dp.on)
+        self._rollcall = Rollcall(
+            config, membership, recorder.membership, self.crowds.left, shared=method.shared
+        )
         self._scales = Scales(
             first_scale(rounds.silo_weight, rounds.learning_rate, rounds.local_steps)
         )
@@ -108,9 +111,10 @@ class FedVEMoE(Strategy):
     @property
     def parts(self) -> dict[str, Stateful]:
         """What has a state from round to round, by name."""
-        names = ("bank", "rule", "crowds", "scales", "vetting", "recorder", "lifecycle")
+        names = ("bank", "rule", "crowds", "scales", "vetting", "rollcall", "recorder", "lifecycle")
         parts = (self._at, Rule(self._server), self.crowds, self._scales, self._vetting)
-        found = zip(names, (*parts, self._recorder, self._structure), strict=True)
+        others = (self._rollcall, self._recorder, self._structure)
+        found = zip(names, (*parts, *others), strict=True)
         return {name: part for name, part in found if part is not None}
 
     def configure_train(
@@ -121,7 +125,8 @@ class FedVEMoE(Strategy):
         if not self._method.shared:
             put_facts(content, "order", {"round": server_round})
             orders.METRICS.put(content)
-            return self._messages(self._sample(server_round), "train", content, server_round)
+            trainers = self._rollcall.trainers(server_round)
+            return self._messages(trainers, "train", content, server_round)
         living = self.bank.living()
         warming = bool(self._at.start) and server_round <= self._config.em.warmup_rounds
         crowded = self.crowds.crowded(self.bank, warming=warming)
@@ -132,7 +137,7 @@ class FedVEMoE(Strategy):
             put_tensors(content, "start", self._at.start)
         trained = orders.trained_in(self._config, server_round, living.experts)
         self._train_template(content, trained).put(content)
-        return self._messages(self._sample(server_round), "train", content, server_round)
+        return self._messages(self._rollcall.trainers(server_round), "train", content, server_round)
 
     def _train_template(self, content: RecordDict, trained: list[str]) -> Template:
         """Return what is summed in a training round; the lifecycle adds its orders and its sums."""
@@ -148,7 +153,7 @@ class FedVEMoE(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Move the experts along the sum of the silos' weighted changes."""
-        sums = self._vetting.accepted("train", server_round, replies)
+        sums = accepted(replies)
         moved = self.bank if sums is None else self._moved(server_round, sums)
         if self._structure is not None:
             moved = self._structure.trained(self.bank, moved, sums)
@@ -176,7 +181,7 @@ class FedVEMoE(Strategy):
         if self._method.shared:
             self._at.sent = self.bank.living()
             put_bank(content, self._at.sent)
-        following = self._sample(server_round + 1)
+        following = self._rollcall.following(server_round + 1)
         order = orders.to_assess(self._config, self._rows, server_round, following)
         put_facts(content, "order", order)
         shapes = assessment_shapes(len(self.bank.slots))
@@ -192,7 +197,7 @@ class FedVEMoE(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Take the bank's prior from the summed mass, and the scores to the journal."""
-        sums = self._vetting.accepted("assess", server_round, replies)
+        sums = accepted(replies)
         if sums is None:
             return None
         total = Assessment.from_arrays(sums)
@@ -214,33 +219,33 @@ class FedVEMoE(Strategy):
         return self._membership.present
 
     def _meet(self, grid: Grid, round_: int) -> None:
-        """Look who has come or gone since the last round."""
-        changes = self._membership.refresh(grid.get_node_ids(), round_)
-        for change, silo in changes:
-            self._recorder.membership(round_, change, silo)
-        self.crowds.left([change for change, _ in changes].count("leave"))
-        require_asked(self._config, len(self._consortium.nodes), round_)
+        """Look who has come or gone since the last time; wait where too few are left."""
+        self._vetting.patiently(lambda: self._rollcall.look(grid, round_))
 
     def _exchange(self, grid: Grid, phase: str, round_: int) -> None:
         """Run one phase of a round by Flower's own four methods."""
-        none = ArrayRecord(), ConfigRecord()
-        train = phase == "train"
-        configure = self.configure_train if train else self.configure_evaluate
-        replies = self._replies(grid, phase, round_, list(configure(round_, *none, grid)))
-        (self.aggregate_train if train else self.aggregate_evaluate)(round_, replies)
+        training = self.configure_train, self.aggregate_train
+        assessing = self.configure_evaluate, self.aggregate_evaluate
+        configure, aggregate = training if phase == "train" else assessing
 
-    def _replies(
-        self, grid: Grid, phase: str, round_: int, messages: list[Message]
-    ) -> Iterable[Message]:
-        self._recorder.phase(phase, round_, len(messages))
-        return grid.send_and_receive(messages, timeout=self._timeout)
+        def messages() -> Iterable[Message]:
+            return configure(round_, ArrayRecord(), ConfigRecord(), grid)
+
+        aggregate(round_, self._asked(grid, phase, round_, messages))
+
+    def _asked(
+        self, grid: Grid, phase: str, round_: int, messages: Callable[[], Iterable[Message]]
+    ) -> list[Message]:
+        return self._vetting.asked(grid, phase, round_, messages, lambda: self._meet(grid, round_))
 
     def _find_start(self, grid: Grid) -> None:
         """Cluster the silos' gradient sketches, all silos in every exchange."""
 
         def exchange(query: str, content: RecordDict) -> Mapping[str, Tensor]:
-            messages = self._messages(self._consortium.names, f"query.{query}", content, 0)
-            sums = self._vetting.accepted(query, 0, self._replies(grid, query, 0, messages))
+            def messages() -> list[Message]:
+                return self._messages(self._consortium.names, f"query.{query}", content, 0)
+
+            sums = accepted(self._asked(grid, query, 0, messages))
             if sums is None:
                 raise RunError(f"no start: the sum of phase {query} is void; run again")
             return sums
@@ -248,12 +253,8 @@ class FedVEMoE(Strategy):
         self._at.start, members = clusters_of(exchange, self._config)
         self.crowds.began(members, self.bank)
 
-    def _sample(self, round_: int) -> list[str]:
-        return orders.asked_to_train(
-            self._config, self._consortium, round_, shared=self._method.shared
-        )
-
     def _messages(
         self, silos: Iterable[str], kind: str, content: RecordDict, round_: int
     ) -> list[Message]:
-        return self._consortium.messages(silos, kind, content, round_=round_, ttl=self._timeout)
+        ttl = float(self._config.rounds.phase_timeout)
+        return self._consortium.messages(silos, kind, content, round_=round_, ttl=ttl)

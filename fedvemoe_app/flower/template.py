@@ -6,6 +6,7 @@ silos send the same vector whatever they did: what a silo has nothing for is zer
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -19,11 +20,15 @@ from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Update, spread
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.shelf import State
-from fedvemoe_app.flower.wire import get_facts, put_facts
+from fedvemoe_app.flower.wire import get_facts, is_shape, put_facts
 
 WEIGHT_BOUND = {"equal": 1.0, "sqrt": 1e3, "tokens": 1e6}
 """What a silo may weigh before anything was summed: a million training tokens."""
 
+MOST_SUMMED = 2**32
+"""Values of one sum at most: four times a bank of twelve experts on a base of 70 billion."""
+
+LARGEST_RMS = 1e30
 LEAST_RMS = 1e-20
 """Below it a step would vanish; a learning rate of 0 moves nothing and is still a run."""
 
@@ -50,6 +55,8 @@ class Template:
     def get(cls, content: RecordDict) -> Self:
         """Return the template of a message; RunError where there is none."""
         facts = get_facts(content, "template")
+        if not _is_sound(facts):
+            raise RunError("record template of a message is damaged, or asks for too much")
         shapes = {name: tuple(shape) for name, shape in facts["shapes"].items()}
         return cls(shapes, facts["rms"], facts.get("step", 0.0))
 
@@ -70,6 +77,26 @@ class Template:
 
     def _dtype(self, name: str) -> torch.dtype:
         return torch.float32 if name in self.rms else torch.float64
+
+
+def _is_sound(facts: Any) -> bool:
+    """Whether a template asks for possible sums: a silo makes zeros for what it has nothing for."""
+    match facts:
+        case {"shapes": dict(shapes), "rms": dict(rms), **rest} if rest.keys() <= {"step"}:
+            sizes = [[rest.get("step", 0.0)], *rms.values()]
+            return (
+                all(map(is_shape, shapes.values()))
+                and sum(map(math.prod, shapes.values())) <= MOST_SUMMED
+                and rms.keys() <= shapes.keys()
+                and all(map(_are_sizes, sizes))
+            )
+    return False
+
+
+def _are_sizes(found: object) -> bool:
+    return isinstance(found, list) and all(
+        isinstance(size, int | float) and 0 <= size < LARGEST_RMS for size in found
+    )
 
 
 @dataclass(slots=True)

@@ -23,9 +23,14 @@ from torch import Tensor
 from fedvemoe_app.em.round import Belief
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.errors import RunError
+from fedvemoe_app.jsontext import parse
 
 LONGEST_HEADER = 2**12
 """Bytes in which the header of a NumPy array ends."""
+MOST_FACTS = 2**22
+"""Characters of JSON in one record of a message: ten times what the largest bank needs."""
+MOST_AXES, MOST_VALUES = 8, 2**40
+"""Of a tensor on the wire. Its values are there already; beyond this even a view of none fails."""
 FORMATS = {"float32": torch.float32, "float64": torch.float64, "bool": torch.bool}
 _NAMES = {dtype: name for name, dtype in FORMATS.items()}
 
@@ -79,8 +84,18 @@ def _index(content: RecordDict, name: str) -> dict[str, Any]:
 def _is_entry(entry: object) -> bool:
     match entry:
         case [str(kind), [*shape]]:
-            return kind in FORMATS and all(type(size) is int and size >= 0 for size in shape)
+            return kind in FORMATS and is_shape(shape)
     return False
+
+
+def is_shape(shape: object) -> bool:
+    """Whether ``shape`` is a list of few and possible sizes."""
+    return (
+        isinstance(shape, list)
+        and len(shape) <= MOST_AXES
+        and all(type(size) is int and 0 <= size <= MOST_VALUES for size in shape)
+        and math.prod(size or 1 for size in shape) <= MOST_VALUES
+    )
 
 
 def vector_of(array: Array) -> NDArray[Any]:
@@ -117,11 +132,11 @@ def put_facts(content: RecordDict, name: str, facts: object) -> None:
     content[name] = ConfigRecord({"json": json.dumps(facts)})
 
 
-def get_facts(content: RecordDict, name: str) -> Any:
-    """Return what ``put_facts`` added; RunError where it is missing or not JSON."""
+def get_facts(content: RecordDict, name: str, most: int = MOST_FACTS) -> Any:
+    """Return what ``put_facts`` added; RunError where it is missing, too long or not JSON."""
     record = texts_in(content).get(name)
     try:
-        return json.loads(str(record["json"])) if record is not None else _missing(name)
+        return parse(str(record["json"]), most) if record is not None else _missing(name)
     except (KeyError, ValueError) as error:
         raise RunError(f"record {name} of a message is damaged") from error
 

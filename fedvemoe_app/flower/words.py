@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -38,6 +38,17 @@ def layout_of(template: Template, ring: Ring) -> Layout:
         else:
             fields.append(Field(name, shape, "statistics"))
     return Layout(tuple(fields), ring)
+
+
+def layout_in(sent: Mapping[str, Message], ring: Ring) -> Layout:
+    """Return the layout of what messages with one template ask for."""
+    return layout_of(Template.get(next(iter(sent.values())).content), ring)
+
+
+def model_in(sent: Mapping[str, Message]) -> bytes:
+    """Return the hash of the model that messages show to all silos alike."""
+    nothing = Layout((), Ring(32, 1))
+    return shown_in(next(iter(sent.values())).content, nothing).model
 
 
 def shown_in(content: RecordDict, layout: Layout) -> Shown:
@@ -101,3 +112,13 @@ def get_own(content: RecordDict, part: str) -> bytes:
 def tensors_of(sums: Mapping[str, NDArray[np.float64]]) -> dict[str, Tensor]:
     """Return sums by name as tensors."""
     return {name: torch.from_numpy(array) for name, array in sums.items()}
+
+
+def carrying(message: Message, **own: bytes | int) -> Message:
+    """Return the message with the protocol's own record added, for one silo."""
+    content = RecordDict(dict(message.content))
+    put_own(content, **own)
+    meta = message.metadata
+    return Message(
+        content, meta.dst_node_id, meta.message_type, ttl=meta.ttl, group_id=meta.group_id
+    )

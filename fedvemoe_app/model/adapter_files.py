@@ -22,12 +22,15 @@ _PREFIX = "base_model.model."
 
 
 def write_adapter(folder: Path | str, config: PeftConfig, tensors: Mapping[str, Tensor]) -> None:
-    """Write one adapter that plain ``PeftModel.from_pretrained`` reads."""
+    """Write one adapter that plain ``PeftModel.from_pretrained`` reads; RunError if that fails."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(str(folder))
     weights = {_file_name(name): tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        config.save_pretrained(str(folder))
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{folder} cannot be written ({error}): free some space there") from error
 
 
 def read_adapter(folder: Path | str) -> tuple[LoraConfig, dict[str, Tensor]]:
@@ -45,7 +48,7 @@ def read_adapter(folder: Path | str) -> tuple[LoraConfig, dict[str, Tensor]]:
     try:
         config = LoraConfig.from_pretrained(str(folder))
         weights = load_file(folder / WEIGHTS)
-    except (ValueError, TypeError, KeyError, SafetensorError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, SafetensorError) as error:
         raise RunError(f"{folder}: an adapter file is damaged ({error}); restore it") from error
     _refuse_variants(folder, config)
     return config, {_tensor_name(folder, key): tensor for key, tensor in weights.items()}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoModelForCausalLM,
@@ -25,6 +25,7 @@ from transformers.utils.hub import cached_file
 from fedvemoe_app.errors import BaseModelError
 from fedvemoe_app.model.fingerprint import fingerprint
 from fedvemoe_app.model.head import Head, check_head
+from fedvemoe_app.model.room import Room, free_memory
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 _BLOCK = 64  # weights per NF4 quantisation block
@@ -35,7 +36,8 @@ class Backbone:
     """A causal language model that is never trained, in eval mode, and what belongs to it.
 
     ``fingerprint`` is the same for every dtype and quantisation. ``checkpointed`` says
-    whether training recomputes activations to save memory (see ``checkpointing``).
+    whether training recomputes activations to save memory (see ``checkpointing``). ``room`` is
+    what a pass may hold beside it.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Backbone:
     fingerprint: str
     device: torch.device
     checkpointed: bool = False
+    room: Room = field(default_factory=Room)
 
     @property
     def head(self) -> Head:
@@ -162,12 +165,13 @@ def _settle_padding(model: Any, tokenizer: Any, name: str) -> None:
 
 
 def _load_model(name: str, dtype: torch.dtype, use_4bit: bool, device: torch.device) -> Any:
-    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}}
+    # Weights in a pickle are code: a base without safetensors is refused.
+    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "use_safetensors": True}
     if use_4bit:
         options["quantization_config"] = _four_bit_config(dtype)
     try:
         return AutoModelForCausalLM.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise BaseModelError(f"{name} cannot be loaded as a causal model ({error})") from error
 
 
@@ -222,8 +226,6 @@ def resident(name: str, **options: Any) -> Backbone:
     key = (name, *sorted(options.items()))
     if key not in _resident:
         _resident.clear()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         _resident[key] = load_backbone(name, **options)
     return _resident[key]

@@ -25,6 +25,7 @@ from fedvemoe_app.data.batches import encode
 from fedvemoe_app.data.prompts import PLAIN
 from fedvemoe_app.data.task import Task
 from fedvemoe_app.errors import BaseModelError, DataError, SettingError
+from fedvemoe_app.jsontext import parse
 from fedvemoe_app.model.base_training import Progress, Recipe, train
 from fedvemoe_app.model.tokenizer_build import train_tokenizer
 from fedvemoe_app.seeds import stream
@@ -130,7 +131,7 @@ def _digests(folder: Path) -> dict[str, str]:
 def _intact(folder: Path) -> bool:
     """Say whether the folder holds exactly the files its manifest lists."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse((folder / MANIFEST).read_text(encoding="utf-8"))
         return bool(manifest["files"] == _digests(folder))
     except (OSError, ValueError, KeyError, TypeError):
         return False

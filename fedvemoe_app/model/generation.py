@@ -8,8 +8,10 @@ processor writes the mixture into all m rows of a prompt, so they emit the same 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import copy
+from functools import partial, reduce
 from typing import NamedTuple
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from fedvemoe_app.em.mixture import advance
+from fedvemoe_app.model.advice import advice
 from fedvemoe_app.model.experts import Experts
 
 ROW_CAP = 16_384
@@ -58,7 +61,9 @@ class FixedShareMixture(LogitsProcessor):
         self._now = self._after(tokens, self.eps)
         self._last = log_p
         share = self._now.log().T.to(log_p.dtype)[:, :, None]
-        return torch.logsumexp(share + log_p, dim=0).repeat(experts, 1)
+        # Pair by pair: over a large vocabulary several times faster than one logsumexp of all.
+        mixed = reduce(torch.logaddexp, (share + log_p).unbind())
+        return mixed.repeat(experts, 1)
 
     def posterior(self, tokens: Tensor) -> Tensor:
         """Return a_k p_k(y) / sum_j a_j p_j(y) [P, m] of the ``tokens`` [P] just predicted."""
@@ -125,16 +130,42 @@ def generate(
     """
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]), reverse=True)
     answers: dict[int, list[int]] = {}
+    told: Counter[int] = Counter()
     while order:
-        size = max(1, row_cap // (len(prompts[order[0]]) * len(slots)))
-        rows, order = order[:size], order[size:]
-        mixture = FixedShareMixture(weights.to(experts.backbone.device), eps)
-        chosen = _choosing(mixture, rows, _stop_tokens(experts), on_token)
-        batch = [prompts[row] for row in rows]
-        answers.update(
-            zip(rows, _decode(experts, batch, slots, chosen, max_new_tokens), strict=True)
+        least = len(prompts[order[0]]) * len(slots)
+
+        def first(cap: int, order: list[int] = order, least: int = least) -> dict[int, list[int]]:
+            """Answer as many of the prompts as fit, the longest first."""
+            rows = order[: max(1, cap // least)]
+            mixture = FixedShareMixture(weights.to(experts.backbone.device), eps)
+            tell = _once(on_token, told) if on_token else None
+            chosen = _choosing(mixture, rows, _stop_tokens(experts), tell)
+            batch = [prompts[row] for row in rows]
+            decoded = _decode(experts, batch, slots, chosen, max_new_tokens)
+            return dict(zip(rows, decoded, strict=True))
+
+        answers |= experts.backbone.room.redo(
+            first,
+            row_cap=row_cap,
+            rows=least * len(order),
+            least=least,
+            advice=partial(advice, experts, least, 0),
         )
+        order = [row for row in order if row not in answers]
     return [answers[row] for row in range(len(prompts))]
+
+
+def _once(on_token: OnToken, told: Counter[int]) -> OnToken:
+    """Tell of each token once, though a batch without enough memory is decoded again."""
+    seen: Counter[int] = Counter()
+
+    def tell(emitted: Emitted) -> None:
+        seen[emitted.row] += 1
+        if seen[emitted.row] > told[emitted.row]:
+            told[emitted.row] += 1
+            on_token(emitted)
+
+    return tell
 
 
 def _choosing(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from fedvemoe_app.data.batches import Batch
+from fedvemoe_app.model.advice import advice
 from fedvemoe_app.model.experts import Experts
 from fedvemoe_app.model.head import is_target, target_hidden, target_tokens
 
@@ -33,7 +35,14 @@ def token_log_lik(
     """
     by_row: dict[int, Tensor] = {}
     for batch in batches:
-        log_lik = _batch_log_lik(experts, batch, slots, row_cap)
+        length = batch.input_ids.shape[1]
+        log_lik = experts.backbone.room.redo(
+            partial(_batch_log_lik, experts, batch, slots),
+            row_cap=row_cap,
+            rows=batch.input_ids.numel() * len(slots),
+            least=length,
+            advice=partial(advice, experts, length, 0),
+        )
         counts = is_target(batch.labels).sum(dim=1).tolist()
         by_row.update(zip(batch.rows, torch.split(log_lik, counts), strict=True))
     ordered = [by_row[row] for row in sorted(by_row)]
@@ -60,12 +69,9 @@ def _batch_log_lik(experts: Experts, batch: Batch, slots: Sequence[int], row_cap
 @torch.no_grad()
 def _block(experts: Experts, batch: Batch, rows: slice, slots: Sequence[int]) -> Tensor:
     """Return [N, m], float64 on the CPU, of some rows under some slots: one forward pass."""
-    backbone, head = experts.backbone, experts.backbone.head
+    backbone = experts.backbone
     input_ids = batch.input_ids[rows].to(backbone.device)
     labels = batch.labels[rows].to(backbone.device)
     with experts.active(slots) as model:
         hidden = target_hidden(model, input_ids, labels, len(slots))
-    targets = target_tokens(labels)
-    parts = [head.log_lik(hidden[:, chunk], targets[chunk]) for chunk in head.chunks(hidden)]
-    empty = torch.empty(len(slots), 0, device=backbone.device)
-    return torch.cat([empty, *parts], dim=1).T.double().cpu()
+    return backbone.head.token_log_lik(hidden, target_tokens(labels)).cpu()

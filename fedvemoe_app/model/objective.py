@@ -9,8 +9,8 @@ example (FedEM) the posterior is that of the example.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -60,59 +60,113 @@ def accumulate(
     weights = weights.to(backbone.device, torch.float64)
     sequences, length = batch.input_ids.shape
     size = max(1, row_cap // (length * len(slots)))
+    group = backbone.room.experts(length, len(slots))
     seen = nothing(experts, len(slots))
-    with experts.active(slots) as model, backbone.checkpointing():
-        for first in range(0, sequences, size):
-            input_ids = batch.input_ids[first : first + size].to(backbone.device)
-            labels = batch.labels[first : first + size].to(backbone.device)
-            hidden = target_hidden(model, input_ids, labels, len(slots))
-            targets = target_tokens(labels)
-            rows = is_target(labels).nonzero()[:, 0] if posterior == "sequence" else None
-            seen = seen + _backward(backbone.head, hidden, targets, weights, gamma, rows)
+    for first in range(0, sequences, size):
+        input_ids = batch.input_ids[first : first + size].to(backbone.device)
+        labels = batch.labels[first : first + size].to(backbone.device)
+        pieces = _Pieces(experts, input_ids, labels, tuple(slots))
+        rows = is_target(labels).nonzero()[:, 0] if posterior == "sequence" else None
+        if group < len(slots):
+            seen = seen + pieces.in_groups(group, weights, gamma, rows)
+        else:
+            seen = seen + pieces.together(weights, gamma, rows)
     return seen
 
 
-def _backward(
-    head: Head,
-    hidden: Tensor,
-    targets: Tensor,
-    weights: Tensor,
-    gamma: float,
-    rows: Tensor | None,
-) -> Sums:
-    """Send the loss's gradient through the head in chunks, then through the base at once.
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """Some sequences [B, T] under some experts: what goes through the base in one pass, or few."""
 
-    ``rows`` [N] are the examples that tokens belong to, where an example has one expert.
+    experts: Experts
+    input_ids: Tensor
+    labels: Tensor
+    slots: tuple[int, ...]
+
+    def together(self, weights: Tensor, gamma: float, rows: Tensor | None) -> Sums:
+        """Train all experts in one pass.
+
+        ``rows`` [N] are the examples that tokens belong to, where an example has one expert.
+        """
+        head, targets = self.experts.backbone.head, target_tokens(self.labels)
+        with self.experts.active(self.slots) as model, self.experts.backbone.checkpointing():
+            hidden = target_hidden(model, self.input_ids, self.labels, len(self.slots))
+            if rows is None:
+                return _backward(head, hidden, targets, _by_token(weights, gamma))
+            log_lik = head.token_log_lik(hidden.detach(), targets)
+            known, loss = _known(log_lik, weights, gamma, rows)
+            return _backward(head, hidden, targets, _as_known(known, loss))
+
+    def in_groups(self, size: int, weights: Tensor, gamma: float, rows: Tensor | None) -> Sums:
+        """Train ``size`` experts at a time, where all together do not fit.
+
+        The posterior needs every expert's likelihood first: one more forward pass.
+        """
+        groups = [self.slots[n : n + size] for n in range(0, len(self.slots), size)]
+        parts = [replace(self, slots=group) for group in groups]
+        known, loss = _known(torch.cat([p.log_lik() for p in parts], dim=1), weights, gamma, rows)
+        shares = torch.split(known, [len(group) for group in groups], dim=1)
+        found = [part.given(share) for part, share in zip(parts, shares, strict=True)]
+        return Sums(torch.cat([sums.alpha for sums in found]), loss, found[0].tokens)
+
+    @torch.no_grad()
+    def log_lik(self) -> Tensor:
+        """Return log p_k(y_t) [N, m], float64 nats."""
+        with self.experts.active(self.slots) as model:
+            hidden = target_hidden(model, self.input_ids, self.labels, len(self.slots))
+        return self.experts.backbone.head.token_log_lik(hidden, target_tokens(self.labels))
+
+    def given(self, posterior: Tensor) -> Sums:
+        """Train with a ``posterior`` [N, m] that is known; the loss is not told."""
+        head, targets = self.experts.backbone.head, target_tokens(self.labels)
+        with self.experts.active(self.slots) as model, self.experts.backbone.checkpointing():
+            hidden = target_hidden(model, self.input_ids, self.labels, len(self.slots))
+            return _backward(head, hidden, targets, _as_known(posterior, posterior.new_zeros(())))
+
+
+Judge = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
+"""Takes log p_k(y_t) [n, m] of a chunk; returns its posterior [n, m] and its loss in nats."""
+
+
+def _by_token(weights: Tensor, gamma: float) -> Judge:
+    """Judge each token by itself."""
+    return lambda log_lik, _: (
+        token_posterior(log_lik, weights, gamma=gamma),
+        -evidence(log_lik, weights).sum(),
+    )
+
+
+def _as_known(posterior: Tensor, loss: Tensor) -> Judge:
+    """Judge as was found before for all N tokens; the whole loss counts with the first."""
+    return lambda _, chunk: (posterior[chunk], loss if chunk.start == 0 else 0.0 * loss)
+
+
+def _known(
+    log_lik: Tensor, weights: Tensor, gamma: float, rows: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return each token's posterior [N, m] and the loss in nats.
+
+    With ``rows`` a token's posterior is that of its whole example.
     """
+    if rows is None:
+        return _by_token(weights, gamma)(log_lik, slice(0, None))
+    examples = log_lik.new_zeros(int(rows.max()) + 1, len(weights)).index_add(0, rows, log_lik)
+    posterior, loss = _by_token(weights, gamma)(examples, slice(0, None))
+    return posterior[rows], loss
+
+
+def _backward(head: Head, hidden: Tensor, targets: Tensor, judge: Judge) -> Sums:
+    """Send the loss's gradient through the head in chunks, then through the base at once."""
     gradient = torch.empty_like(hidden)
-    alpha = torch.zeros_like(weights)
-    loss = torch.zeros_like(weights[0])
-    known = None
-    if rows is not None:
-        known, loss = _of_sequences(head, hidden, targets, weights, gamma, rows)
+    alpha = torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device)
+    loss = torch.zeros_like(alpha[0])
     for chunk in head.chunks(hidden):
         part = hidden[:, chunk].detach().requires_grad_(True)
         log_lik = head.log_lik(part, targets[chunk])  # [m, n]
-        fixed = log_lik.detach().double().T
-        if known is None:
-            posterior = token_posterior(fixed, weights, gamma=gamma)
-            loss -= evidence(fixed, weights).sum()
-        else:
-            posterior = known[chunk]
+        posterior, nats = judge(log_lik.detach().double().T, chunk)
         surrogate = -(posterior.T.to(log_lik.dtype) * log_lik).sum()
         (gradient[:, chunk],) = torch.autograd.grad(surrogate, part)
         alpha += posterior.sum(dim=0)
+        loss += nats
     torch.autograd.backward(hidden, gradient)
     return Sums(alpha, loss, len(targets))
-
-
-@torch.no_grad()
-def _of_sequences(
-    head: Head, hidden: Tensor, targets: Tensor, weights: Tensor, gamma: float, rows: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return each token's posterior [N, m], that of its whole example, and the loss in nats."""
-    parts = [head.log_lik(hidden[:, chunk], targets[chunk]) for chunk in head.chunks(hidden)]
-    tokens = torch.cat(parts, dim=1).double().T
-    examples = tokens.new_zeros(int(rows.max()) + 1, len(weights)).index_add(0, rows, tokens)
-    posterior = token_posterior(examples, weights, gamma=gamma)
-    return posterior[rows], -evidence(examples, weights).sum()

@@ -6,7 +6,8 @@ Expert k minimises -sum_t alpha_tk log p_k(y_t) / sum_t alpha_tk, with the poste
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Literal
 
@@ -16,8 +17,9 @@ from torch.nn.utils import clip_grad_norm_
 
 from fedvemoe_app.data.batches import Batch
 from fedvemoe_app.em.family import Fit
+from fedvemoe_app.model.advice import advice
 from fedvemoe_app.model.experts import Experts, Factor
-from fedvemoe_app.model.objective import Posterior, accumulate, nothing
+from fedvemoe_app.model.objective import Posterior, Sums, accumulate, nothing
 
 Optimizer = Literal["adamw", "sgd"]
 # An expert with fewer tokens than this in a step has nothing to learn from it.
@@ -72,7 +74,14 @@ def fit(
     seen = nothing(experts, len(slots))
     try:
         for batch in islice(batches, steps):
-            step = accumulate(experts, batch, slots, weights, gamma, row_cap, posterior)
+            step = _with_room(
+                experts,
+                [batch],
+                len(slots),
+                partial(accumulate, experts, batch, slots, weights, gamma, posterior=posterior),
+                row_cap=row_cap,
+                undo=update.zero_grad,
+            )
             _normalise(parameters, step.alpha)
             _pull_back(parameters, pulled_to, proximal)
             _clip(parameters, max_grad_norm)
@@ -90,8 +99,29 @@ def fit(
     )
 
 
+def _with_room(
+    experts: Experts,
+    batches: Sequence[Batch],
+    m: int,
+    step: Callable[[int], Sums],
+    *,
+    row_cap: int,
+    undo: Callable[[], None],
+) -> Sums:
+    """Return what ``step`` adds up over ``batches``, in the passes that memory has room for."""
+    length = max((batch.input_ids.shape[1] for batch in batches), default=1)
+    return experts.backbone.room.redo(
+        step,
+        row_cap=row_cap,
+        rows=m * sum(batch.input_ids.numel() for batch in batches),
+        least=length,
+        undo=undo,
+        advice=partial(advice, experts, length, m),
+    )
+
+
 def b_gradient(
-    experts: Experts, batches: Iterable[Batch], *, row_cap: int = 2**62
+    experts: Experts, batches: Sequence[Batch], *, row_cap: int = 2**62
 ) -> dict[str, Tensor]:
     """Return the gradient of slot 0's loss with respect to its B tensors, at their values.
 
@@ -99,10 +129,19 @@ def b_gradient(
     [out, r], float32 on the CPU; the sketch start projects them.
     """
     parameters = experts.train_factor("B", [0])
-    seen = nothing(experts, 1)
-    try:
+
+    def undo() -> None:
+        for (parameter,) in parameters.values():
+            parameter.grad = None
+
+    def all_batches(cap: int) -> Sums:
+        seen = nothing(experts, 1)
         for batch in batches:
-            seen = seen + accumulate(experts, batch, [0], torch.ones(1), 1.0, row_cap)
+            seen = seen + accumulate(experts, batch, [0], torch.ones(1), 1.0, cap)
+        return seen
+
+    try:
+        seen = _with_room(experts, batches, 1, all_batches, row_cap=row_cap, undo=undo)
         _normalise(parameters, seen.alpha)
         return {name: _gradient(stack[0]).cpu() for name, stack in parameters.items()}
     finally:

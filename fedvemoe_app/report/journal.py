@@ -6,7 +6,6 @@ before the run goes on, so an interrupted run keeps everything up to its last co
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -115,7 +114,7 @@ class Journal:
 
     def annotate(self, **facts: Any) -> None:
         """Add to the manifest what is known only once the run is under way."""
-        known_so_far = _object(self.folder / MANIFEST) or {}
+        known_so_far = jsonl.read_object(self.folder / MANIFEST) or {}
         jsonl.write(self.folder / MANIFEST, {**known_so_far, **facts})
 
     def round(self, row: RoundRow) -> None:
@@ -161,13 +160,13 @@ def read_run(folder: Path) -> Run:
         raise RunError(f"{folder} is not a run: it has no {CONFIG}; give <log-dir>/<run name>")
     return Run(
         folder=folder,
-        config=_object(folder / CONFIG) or {},
-        manifest=_object(folder / MANIFEST) or {},
+        config=jsonl.read_object(folder / CONFIG) or {},
+        manifest=jsonl.read_object(folder / MANIFEST) or {},
         rounds=cast("list[RoundRow]", jsonl.read(folder / ROUNDS)),
         tasks=cast("list[TaskRow]", jsonl.read(folder / TASKS)),
         clients=cast("list[ClientRow]", jsonl.read(folder / CLIENTS)),
         events=cast("list[EventRow]", jsonl.read(folder / EVENTS)),
-        summary=cast("Summary | None", _object(folder / SUMMARY)),
+        summary=cast("Summary | None", jsonl.read_object(folder / SUMMARY)),
     )
 
 
@@ -222,16 +221,6 @@ def _by_client(rows: Iterable[ClientRow]) -> dict[str, ClientRow]:
         known_fields = {key: value for key, value in row.items() if value is not None}
         merged[row["client"]] = {**row, **merged.get(row["client"], {}), **known_fields}
     return dict(sorted(merged.items()))
-
-
-def _object(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise RunError(f"{path} is not JSON ({error}); restore it or remove it") from error
-    return cast("dict[str, Any]", content)
 
 
 def _new_folder(log_dir: Path, run_name: str | None) -> Path:

@@ -6,7 +6,7 @@ their outcome, prunes and merges; kinds that this module does not know are kept 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from fedvemoe_app.report.journal import Run
 from fedvemoe_app.report.rows import EventRow, RoundRow
 
-SILOS_MISSING = ("dropout", "void")
+SILOS_MISSING = ("dropout", "void", "leave", "bad-report")
+SILOS_JOINED = ("join",)
+ABOUT_SILOS = (*SILOS_MISSING, *SILOS_JOINED)
 """Events about silos and rounds, not about experts."""
 
 
@@ -54,17 +56,13 @@ def lives(run: Run) -> list[Life]:
 
 def happenings(run: Run) -> list[EventRow]:
     """Return the events that concern expert slots, in order."""
-    about_experts = [row for row in run.events if row["event"] not in SILOS_MISSING]
+    about_experts = [row for row in run.events if row["event"] not in ABOUT_SILOS]
     return sorted(about_experts, key=lambda row: row["round"])
 
 
-def disturbances(run: Run) -> dict[int, int]:
-    """Return how many dropouts and void phases each round had; rounds without any are left out."""
-    counts: dict[int, int] = {}
-    for row in run.events:
-        if row["event"] in SILOS_MISSING:
-            counts[row["round"]] = counts.get(row["round"], 0) + 1
-    return counts
+def rounds_with(run: Run, kinds: Collection[str]) -> list[int]:
+    """Return the rounds in which an event of these kinds happened, in order."""
+    return sorted({row["round"] for row in run.events if row["event"] in kinds})
 
 
 def _alive(rows: Sequence[RoundRow]) -> NDArray[np.bool_]:

@@ -31,15 +31,15 @@ figure { margin: 0; overflow-x: auto; background: #fff; border: 1px solid var(--
 figure img { display: block; width: 100%; max-width: 62rem; margin: 0 auto; }
 .wide { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; max-height: 34rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: left; border-bottom: 1px solid var(--line);
+th, td { padding: .3rem .55rem; text-align: left; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 tbody tr:last-child td { border-bottom: 0; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 td.name { white-space: nowrap; } td.text { min-width: 14rem; overflow-wrap: anywhere; }
 thead th { position: sticky; top: 0; background: var(--card); padding: 0; white-space: nowrap; }
 th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0;
-  cursor: pointer; padding: .4rem .7rem; width: 100%; text-align: inherit; }
-th button::after { content: "\\2195"; opacity: .35; margin-left: .3rem; }
+  cursor: pointer; padding: .4rem .55rem; width: 100%; text-align: inherit; }
+th button::after { content: "\\2195"; opacity: .35; margin-left: .2rem; }
 th[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1; }
 th[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
 th button:focus-visible, a:focus-visible, summary:focus-visible { outline: 2px solid var(--accent);
@@ -49,11 +49,18 @@ summary { cursor: pointer; margin: .75rem 0; }
 @media (max-width: 50rem) {
   .cards { grid-template-columns: repeat(2, minmax(0, 1fr)); } .pictures { display: block; }
   figure { margin-bottom: 1rem; } figure img { min-width: 26rem; }
-  .broad img { min-width: 36rem; } }
+  .broad img { min-width: 36rem; }
+  figure::after { content: "drag sideways \\2194"; position: sticky; left: 0; color: #5c6370;
+    font-size: .8rem; }
+  .wide :is(th, td):first-child { position: sticky; left: 0; background: var(--paper); }
+  .wide thead th:first-child { background: var(--card); z-index: 1; }
+  .wide td.name:first-child { white-space: normal; min-width: 5.5rem; max-width: 38vw;
+    overflow-wrap: anywhere; }
+  .wide td.text { min-width: 34rem; } }
 @media print {
   :root { --ink: #000; --soft: #444; --line: #bbb; --paper: #fff; --card: #fff; --accent: #000;
     --warn: #000; }
-  main { max-width: none; padding: 0; } nav, th button::after { display: none; }
+  main { max-width: none; padding: 0; } nav, th button::after, figure::after { display: none; }
   .wide { max-height: none; overflow: visible; } thead th { position: static; }
   figure { overflow: visible; } figure img { min-width: 0; }
   .pictures { display: block; } h2 { break-after: avoid; }

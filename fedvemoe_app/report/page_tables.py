@@ -165,7 +165,8 @@ def settings(run: Run) -> Markup:
     changed = table(columns, given.items()) if given else tag("p", "Every setting is the default.")
     if not rest:
         return changed
-    others = tag("summary", f"{len(rest)} settings at their defaults")
+    count = "1 setting at its default" if len(rest) == 1 else f"{len(rest)} settings at defaults"
+    others = tag("summary", count)
     return joined(changed, tag("details", others, table(columns[:2], rest.items())))
 
 

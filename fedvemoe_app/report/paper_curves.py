@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fedvemoe_app.report import style
 from fedvemoe_app.report.buckets import Counts, histograms
-from fedvemoe_app.report.journal import Run, curve
+from fedvemoe_app.report.journal import Curve, Run, curve
 
 PHASES = ("#1B1B1B", "#0072B2", "#D98200", "#7FBFE5", "#F2DE7C", "#B5B5B5")
 """Fills of phases, dark to light, so that neighbours differ in grey as well."""
@@ -30,11 +30,16 @@ def perplexity(axes: Axes, run: Run) -> None:
     else:
         spread(axes, run)
     if worst[0]:
-        axes.plot(*worst, "--^", color=style.HARMS, markersize=3, linewidth=1.3, label="worst silo")
+        _line(axes, worst, "--^", style.HARMS, "worst silo")
     if pooled[0]:
-        axes.plot(*pooled, "-o", color=style.HELPS, markersize=3, linewidth=1.5, label="all silos")
+        _line(axes, pooled, "-o", style.HELPS, "all silos")
     style.perplexity_axis(axes, [*pooled[1], *worst[1], *_all(run)])
     _finish(axes, "perplexity")
+
+
+def _line(axes: Axes, points: Curve, kind: str, colour: str, label: str | None = None) -> None:
+    (line,) = axes.plot(*points, kind, color=colour, linewidth=1.3, label=label)
+    line.set(markersize=3, markevery=style.markers(points[0]))
 
 
 def _all(run: Run) -> list[float]:
@@ -113,7 +118,7 @@ def _by_category(axes: Axes, values: dict[str, list[float]]) -> None:
 def _share(axes: Axes, run: Run) -> None:
     rounds, values = curve(run.rounds, "negative_transfer_share")
     percent = [100 * value for value in values]
-    axes.plot(rounds, percent, "-o", color=style.HARMS, markersize=3, linewidth=1.3)
+    _line(axes, (rounds, percent), "-o", style.HARMS)
     axes.set_ylim(-2, 102)
     _finish(axes, "silos worse off, %")
 
@@ -121,8 +126,8 @@ def _share(axes: Axes, run: Run) -> None:
 def traffic(axes: Axes, run: Run) -> None:
     """Draw the bytes of each round, up and down, in the largest unit that fits."""
     up, down = curve(run.rounds, "bytes_up"), curve(run.rounds, "bytes_down")
-    axes.plot(*up, "-o", color=style.HELPS, markersize=3, linewidth=1.3, label="to the server")
-    axes.plot(*down, "--^", color=style.HARMS, markersize=3, linewidth=1.3, label="to the silos")
+    _line(axes, up, "-o", style.HELPS, "to the server")
+    _line(axes, down, "--^", style.HARMS, "to the silos")
     most = max([*up[1], *down[1], 1.0])
     scale, unit = next(pair for pair in UNITS if most >= pair[0])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / scale:g}"))

@@ -12,7 +12,15 @@ from matplotlib.transforms import ScaledTranslation
 
 from fedvemoe_app.report import style
 from fedvemoe_app.report.journal import Run
-from fedvemoe_app.report.lifecycle import Life, disturbances, happenings, lives, shares
+from fedvemoe_app.report.lifecycle import (
+    SILOS_JOINED,
+    SILOS_MISSING,
+    Life,
+    happenings,
+    lives,
+    rounds_with,
+    shares,
+)
 from fedvemoe_app.report.rows import EventRow
 
 MARKS = {
@@ -22,10 +30,17 @@ MARKS = {
     "prune": ("v", style.INK),
     "merge": ("D", style.INK),
     "full": ("s", "white"),
+    "below-c-min": ("P", "white"),
 }
 """Marker and fill of each kind of event: told apart by shape, never by colour."""
 
 OTHER = ("*", "white")
+SILOS = (
+    ("silos missing", SILOS_MISSING, "|", style.HARMS),
+    ("silos joined", SILOS_JOINED, "+", style.HELPS),
+)
+"""Marks above the experts, of rounds in which silos came or were missing."""
+
 THINNEST, THICKEST = 0.10, 0.74  # height of a band, in rows, for no share and the largest one
 SPACING = 6.5  # points between marks of one slot in one round
 
@@ -45,10 +60,10 @@ def draw(axes: Axes, run: Run) -> None:
     for life in found:
         _band(axes, run, life, rows[life.slot], largest)
     _events(axes, marks, rows)
-    _disturbances(axes, run, len(slots))
+    strips = _silos(axes, run, len(slots))
     axes.set_yticks(range(len(slots)), [str(slot) for slot in slots])
     axes.set_ylabel("expert")
-    axes.set_ylim(-0.7, len(slots) - 0.3 + 0.9 * bool(disturbances(run)))
+    axes.set_ylim(-0.7, len(slots) - 0.3 + 0.7 * strips)
     _rounds_below(axes, run)
 
 
@@ -115,20 +130,22 @@ def _mark(axes: Axes, spot: tuple[int, float], shift: float, kind: str, label: s
     )
 
 
-def _disturbances(axes: Axes, run: Run, top: int) -> None:
-    """Mark rounds in which silos were missing, above the experts."""
-    counts = disturbances(run)
-    if counts:
+def _silos(axes: Axes, run: Run, top: int) -> int:
+    """Mark above the experts when silos came or were missing; return how many lines that took."""
+    known = [(rounds_with(run, kinds), label, shape, ink) for label, kinds, shape, ink in SILOS]
+    shown = [mark for mark in known if mark[0]]
+    for line, (rounds, label, shape, colour) in enumerate(shown):
         axes.plot(
-            list(counts),
-            [top - 0.1] * len(counts),
-            "|",
-            color=style.HARMS,
+            rounds,
+            [top - 0.1 + 0.7 * line] * len(rounds),
+            shape,
+            color=colour,
             markersize=6,
             markeredgewidth=1.4,
             linestyle="none",
-            label="silos missing",
+            label=label,
         )
+    return len(shown)
 
 
 def _rounds_below(axes: Axes, run: Run) -> None:

@@ -16,6 +16,7 @@ from fedvemoe_app.report.lifecycle import shares as shares_of
 from fedvemoe_app.report.rows import ClientRow, RoundRow
 
 NEGLIGIBLE = 0.005  # a weight no reader could see
+ROOM = 0.03  # share of mass from which on a band has room for its name
 MOST_SILOS_WITH_NUMBERS = 24
 
 
@@ -110,6 +111,7 @@ def _mass(axes: Axes, rounds: Sequence[RoundRow]) -> None:
     axes.set_xlim(numbers[0], numbers[-1])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _name_bands(axes, shares[-1], slots, numbers[-1])
+    _name_ended(axes, shares, slots, numbers)
 
 
 def _one_bar(axes: Axes, number: int, shares: NDArray[np.float64], slots: Sequence[int]) -> None:
@@ -127,7 +129,7 @@ def _name_bands(axes: Axes, shares: NDArray[np.float64], slots: Sequence[int], e
     """Write each expert's name beside the end of its band, where the band is high enough."""
     below = 0.0
     for slot in slots:
-        if shares[slot] > 0.03:
+        if shares[slot] > ROOM:
             axes.annotate(
                 f"{style.slot_name(slot)}  {100 * shares[slot]:.0f} %",
                 xy=(edge, below + shares[slot] / 2),
@@ -138,6 +140,28 @@ def _name_bands(axes: Axes, shares: NDArray[np.float64], slots: Sequence[int], e
                 annotation_clip=False,
             )
         below += shares[slot]
+
+
+def _name_ended(
+    axes: Axes, shares: NDArray[np.float64], slots: Sequence[int], numbers: Sequence[int]
+) -> None:
+    """Write the number of each expert that is too thin at the end into its band's widest place."""
+    top = np.cumsum(shares[:, slots], axis=1)
+    sides = {0: "left", len(numbers) - 1: "right"}
+    for place, slot in enumerate(slots):
+        row = int(shares[:, slot].argmax())
+        if shares[-1, slot] <= ROOM < shares[row, slot]:
+            middle = top[row, place] - shares[row, slot] / 2
+            axes.annotate(
+                str(slot),
+                xy=(numbers[row], middle),
+                xytext=(3 if row == 0 else 0, 0),
+                textcoords="offset points",
+                ha=sides.get(row, "center"),
+                va="center",
+                fontsize=7,
+                bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"},
+            )
 
 
 def _last_mass(axes: Axes, rounds: Sequence[RoundRow]) -> None:

@@ -18,7 +18,6 @@ from fedvemoe_app.report.journal import Run
 from fedvemoe_app.report.lifecycle import lives
 
 WIDTH = 7.2  # inches: both columns of a journal's page
-DPI = 300
 SMALL_PANEL = 1.95  # inches high
 _FONTS = {"font.size": 7.5, "axes.titlesize": 8, "legend.fontsize": 6.5, "axes.linewidth": 0.6}
 

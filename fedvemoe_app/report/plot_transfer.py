@@ -15,9 +15,10 @@ from fedvemoe_app.report.journal import Curve, Run, curve, known
 from fedvemoe_app.report.paper_curves import transfer_counts
 
 ADVICE = (
-    "To see negative transfer, give the perplexity of each silo trained alone to the next run "
-    "as local-baseline-json."
+    "To see negative transfer, let silos train alone too: leave private-slot on, or give "
+    "local_baselines.json of a run with strategy=local as local-baseline-json."
 )
+MOST_NUMBERS = 40  # bars with their value beside them
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,10 @@ def _bars(axes: Axes, shown: Comparison) -> None:
     axes.spines["left"].set_visible(False)
     axes.axvline(0, color=style.INK, linewidth=1.2)
     extent = max(map(abs, values)) or 1.0
-    axes.set_xlim(-1.15 * extent, 1.15 * extent)
+    axes.set_xlim(-1.25 * extent, 1.25 * extent)
+    if len(values) <= MOST_NUMBERS:
+        texts = [f"{value:+.3f}" for value in values]
+        axes.bar_label(bars, texts, padding=3, fontsize=7, color=style.INK)
     axes.set_ylim(-0.8, len(order) - 0.2)
     axes.set_xlabel(
         f"\N{LEFTWARDS ARROW} better      0 = {shown.zero}      worse \N{RIGHTWARDS ARROW}\n"

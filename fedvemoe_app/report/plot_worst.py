@@ -56,7 +56,8 @@ def _perplexities(axes: Axes, pooled: Curve, worst: Curve, run: Run) -> None:
 
 
 def _bold(axes: Axes, points: Curve, label: str, colour: str, kind: str) -> None:
-    axes.plot(*points, kind, color=colour, label=label, linewidth=2.2, markersize=5, zorder=3)
+    (line,) = axes.plot(*points, kind, color=colour, label=label, linewidth=2.2, zorder=3)
+    line.set(markersize=5, markevery=style.markers(points[0]))
 
 
 def _name_end(

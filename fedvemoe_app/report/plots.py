@@ -11,19 +11,18 @@ from fedvemoe_app.report import plot_experts, plot_paper, plot_transfer, plot_wo
 from fedvemoe_app.report.journal import Run
 
 PICTURES = {
-    "expert_utilization.png": plot_experts.draw,
-    "worst_client.png": plot_worst.draw,
-    "negative_transfer.png": plot_transfer.draw,
-    "paper_figure.png": plot_paper.draw,
+    "expert_utilization": plot_experts.draw,
+    "worst_client": plot_worst.draw,
+    "negative_transfer": plot_transfer.draw,
+    "paper_figure": plot_paper.draw,
 }
-
-
+ALL = "all"
 FORMATS = ("pdf", "svg", "png")
-"""What a paper figure can be written as; the first two are vectors."""
+"""What a picture can be written as for print; the first two are vectors."""
 
 
 def draw_all(run: Run) -> list[Path]:
-    """Draw every picture into the run's ``plots`` folder and return their paths.
+    """Draw every picture for a screen into the run's ``plots`` folder and return their paths.
 
     Raises
     ------
@@ -32,24 +31,41 @@ def draw_all(run: Run) -> list[Path]:
     """
     folder = run.folder / "plots"
     with _writable(folder):
-        return [style.save(draw(run), folder / name) for name, draw in PICTURES.items()]
+        return [style.save(draw(run), folder / f"{name}.png") for name, draw in PICTURES.items()]
 
 
-def draw_paper(run: Run, folder: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """Draw the paper figure into ``folder`` in print quality, once per format.
+def draw_print(
+    run: Run,
+    folder: Path,
+    *,
+    pictures: Sequence[str] = ("paper_figure",),
+    formats: Sequence[str] = FORMATS,
+) -> list[Path]:
+    """Draw pictures into ``folder`` in print quality, each once per format.
 
     Raises
     ------
     RunError
-        Where a format is not known or the folder cannot be written.
+        Where a picture or a format is not known, or the folder cannot be written.
     """
-    for name in formats:
-        if name not in FORMATS:
-            raise RunError(f'--format "{name}" is not known: choose from {", ".join(FORMATS)}')
-    made = plot_paper.draw(run)
+    _require("--picture", pictures, (*PICTURES, ALL))
+    _require("--format", formats, FORMATS)
+    names = list(PICTURES) if ALL in pictures else list(dict.fromkeys(pictures))
+    made = {name: PICTURES[name](run) for name in names}
     with _writable(folder):
-        paths = [folder / f"paper_figure.{name}" for name in formats]
-        return [style.save(made, path, plot_paper.DPI) for path in paths]
+        return [
+            style.save(made[name], folder / f"{name}.{kind}", style.PRINT_DPI)
+            for name in names
+            for kind in formats
+        ]
+
+
+def _require(option: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise RunError(f'{option} "{name}" is not known: choose from {", ".join(known)}')
+    if not given:
+        raise RunError(f"{option} names nothing: choose from {', '.join(known)}")
 
 
 @contextmanager

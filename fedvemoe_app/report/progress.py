@@ -6,13 +6,13 @@ The server process appends one JSON line per happening to ``progress.jsonl``; an
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from fedvemoe_app.jsontext import parse
 from fedvemoe_app.report import jsonl
 
 FILE = "progress.jsonl"
@@ -129,7 +129,7 @@ class Tail:
 
 def _event(line: bytes) -> dict[str, Any] | None:
     try:
-        event = json.loads(line)
+        event = parse(line)
     except ValueError:
         return None
     return event if isinstance(event, dict) else None

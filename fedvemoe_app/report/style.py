@@ -15,7 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-DPI = 160
+DPI, PRINT_DPI = 160, 300
+MOST_MARKERS = 20  # on a curve; more would hide whether it is whole or dashed
 MOST_LABELS = 50  # silo names along an axis
 SPREAD_FOR_LOG = 4.0  # largest over smallest perplexity, above which the axis is logarithmic
 HELPS, HARMS, INK, SOFT = "#0072B2", "#D55E00", "#222222", "#9A9A9A"
@@ -102,6 +103,11 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
 def short(name: str, most: int = 26) -> str:
     """Return ``name``, its end cut off where it would take the picture's room."""
     return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def markers(points: Sequence[Any]) -> int:
+    """Return every which point of a curve gets a marker."""
+    return -(-len(points) // MOST_MARKERS) or 1
 
 
 def perplexity_axis(axes: Axes, values: Sequence[float]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -22,6 +23,8 @@ def print_summary(
     if run.last_clients:
         console.print(_silos(run))
     console.print(_totals(run))
+    if run.summary is None:
+        console.print("[bold]This run has not ended: the figures are as far as it came.[/bold]")
     console.print(f"run       {escape(str(run.folder))}", soft_wrap=True, highlight=False)
     for path in pictures:
         console.print(f"picture   {escape(str(path))}", soft_wrap=True, highlight=False)
@@ -52,16 +55,21 @@ def main_expert(row: ClientRow) -> tuple[int, float] | None:
     return slot, weights[slot] or 0.0
 
 
+def _plain(title: str) -> Table:
+    """Return a table that fits a terminal of 80 columns, with room for seven of its own."""
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+
+
 def _silos(run: Run) -> Table:
-    table = Table(title="Silos", title_justify="left", title_style="bold")
+    table = _plain("Silos")
     first, last = run.first_clients, run.last_clients
     compared = any(row.get("negative_transfer") is not None for row in last.values())
     for name in ("silo", "category"):
         table.add_column(name, no_wrap=True)
-    for name in ("ppl", "ROUGE-L", "exact match", "main expert"):
-        table.add_column(name, justify="right", no_wrap=name == "ppl")
+    for name in ("ppl", "ROUGE-L", "exact\nmatch", "main\nexpert"):
+        table.add_column(name, justify="right", no_wrap=True)
     if compared:
-        table.add_column("negative transfer", justify="right")
+        table.add_column("negative\ntransfer", justify="right", no_wrap=True)
     for name, row in last.items():
         main = main_expert(row)
         harm = number(row.get("negative_transfer"), 3, sign=True)
@@ -80,7 +88,8 @@ def _silos(run: Run) -> Table:
 def _totals(run: Run) -> Table:
     summary = summarize(run)
     first, last = summary["first"], summary["last"]
-    table = Table(title="Run", title_justify="left", title_style="bold", show_header=False)
+    table = _plain("Run")
+    table.show_header = False
     rows = {
         "strategy": summary["strategy"] or UNKNOWN,
         "rounds": str(summary["rounds"]),

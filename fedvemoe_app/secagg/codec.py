@@ -12,24 +12,33 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from fedvemoe_app.jsontext import parse
 from fedvemoe_app.secagg.errors import SecAggRefusal
 
 Check = Callable[[object], bool]
 
-_HEX = "$hex"
+MOST_BYTES = 2**24
+"""Of one message of the protocol, or of a silo's memory: what a thousand silos need."""
+_MARK = "$"
+"""Bytes are text of this mark and their hex digits; text that begins with it gets another."""
 _DOMAIN = b"fedvemoe/secagg/1"
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def pack(value: object) -> bytes:
     """Return the canonical JSON of numbers, text, bytes, lists and dicts of them."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_hexed)
-    return text.encode()
+    return _encode(_marked(value)).encode()
 
 
-def _hexed(value: object) -> dict[str, str]:
+def _marked(value: object) -> object:
     if isinstance(value, bytes):
-        return {_HEX: value.hex()}
-    raise TypeError(f"cannot pack a {type(value).__name__}")
+        return _MARK + value.hex()
+    if isinstance(value, str):
+        return _MARK + value if value.startswith(_MARK) else value
+    if isinstance(value, dict):
+        return {key: _marked(item) for key, item in value.items()}
+    return [_marked(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def unpack(data: bytes, what: str, **checks: Check) -> dict[str, Any]:
@@ -38,8 +47,9 @@ def unpack(data: bytes, what: str, **checks: Check) -> dict[str, Any]:
     ``what`` is the name of the message in the error.
     """
     try:
-        fields = json.loads(data, object_hook=_unhexed)
-        canonical = pack(fields) == data
+        marked = parse(data, MOST_BYTES)
+        canonical = _encode(marked).encode() == data
+        fields: Any = _unmarked(marked)
     except (ValueError, TypeError, RecursionError):
         raise SecAggRefusal(f"{what}: not a message of this protocol") from None
     if not canonical or not isinstance(fields, dict) or fields.keys() != checks.keys():
@@ -50,8 +60,23 @@ def unpack(data: bytes, what: str, **checks: Check) -> dict[str, Any]:
     return fields
 
 
-def _unhexed(fields: dict[str, Any]) -> object:
-    return bytes.fromhex(fields[_HEX]) if fields.keys() == {_HEX} else fields
+def _unmarked(value: object) -> object:
+    if isinstance(value, str):
+        return _text_or_bytes(value) if value.startswith(_MARK) else value
+    if isinstance(value, dict):
+        return {key: _unmarked(item) for key, item in value.items()}
+    return [_unmarked(item) for item in value] if isinstance(value, list) else value
+
+
+def _text_or_bytes(value: str) -> str | bytes:
+    """Return what a marked text stands for; ValueError for bytes that ``pack`` writes otherwise."""
+    rest = value.removeprefix(_MARK)
+    if rest.startswith(_MARK):
+        return rest
+    found = bytes.fromhex(rest)
+    if found.hex() != rest:
+        raise ValueError("bytes have lower-case digits and nothing else")
+    return found
 
 
 def is_int(value: object) -> bool:
@@ -92,7 +117,8 @@ def digest(label: str, *parts: bytes | str | memoryview) -> bytes:
     """Return SHA-256 [32] of ``parts``, each with its length, in the domain ``label``."""
     state = hashlib.sha256()
     for part in (_DOMAIN, label, *parts):
-        data = memoryview(part.encode() if isinstance(part, str) else part)
-        state.update(data.nbytes.to_bytes(8, "big"))
+        data = part.encode() if isinstance(part, str) else part
+        size = data.nbytes if isinstance(data, memoryview) else len(data)
+        state.update(size.to_bytes(8, "big"))
         state.update(data)
     return state.digest()

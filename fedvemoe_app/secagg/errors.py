@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from fedvemoe_app.errors import RunError
+
+Ended = TypeVar("Ended")
 
 
 class SecAggRefusal(RunError):  # noqa: N818 - what it is called in the protocol
@@ -11,3 +16,11 @@ class SecAggRefusal(RunError):  # noqa: N818 - what it is called in the protocol
 
 class SecAggAbort(RunError):  # noqa: N818 - what it is called in the protocol
     """A round is void: a phase is short of clients, or the sum did not prove itself."""
+
+
+def unless_aborted(ending: Callable[[], Ended]) -> Ended | None:
+    """Return what ends a phase; None where too few are left for it."""
+    try:
+        return ending()
+    except SecAggAbort:
+        return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -75,7 +75,8 @@ class Layout:
     @property
     def hash(self) -> bytes:
         """What masks are bound to [32]: names, shapes, lanes, steps and ring."""
-        return digest("layout", pack(asdict(self)))
+        fields = [[field.name, field.shape, field.lane, field.steps] for field in self.fields]
+        return digest("layout", pack([fields, self.ring.bits, self.ring.n_max]))
 
     @property
     def lanes(self) -> tuple[Lane, ...]:

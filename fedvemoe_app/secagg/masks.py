@@ -8,6 +8,7 @@ both give the same bytes, and the faster one is taken after both passed a known-
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -37,9 +38,18 @@ Encryptor = CipherContext | AEADEncryptionContext
 Mode = Callable[[bytes], Encryptor]
 
 
+_thread = threading.local()
+
+
 def scratch() -> bytearray:
-    """Return a buffer for one chunk of keystream."""
-    return bytearray(CHUNK_BYTES + _BLOCK)
+    """Return this thread's buffer for one chunk of keystream: touching fresh memory costs more.
+
+    It serves one purpose at a time: whoever asks next writes over it.
+    """
+    if not hasattr(_thread, "buffer"):
+        _thread.buffer = bytearray(CHUNK_BYTES + _BLOCK)
+    buffer: bytearray = _thread.buffer
+    return buffer
 
 
 class Stream(Protocol):
@@ -66,13 +76,17 @@ def apply_masks(words: Words, plus: Sequence[Stream], minus: Sequence[Stream] = 
         raise RunError(f"a lane of {words.nbytes} bytes is too long for one keystream: split it")
     buffer = scratch()
     step = CHUNK_BYTES // words.itemsize
+    mask = np.frombuffer(buffer, words.dtype, step)
+    changes: list[tuple[Stream, np.ufunc]] = [(stream, np.add) for stream in plus]
+    changes += [(stream, np.subtract) for stream in minus]
     for start in range(0, len(words), step):
         chunk = words[start : start + step]
-        mask = np.frombuffer(buffer, words.dtype, len(chunk))
-        for streams, change in ((plus, np.add), (minus, np.subtract)):
-            for stream in streams:
-                stream.fill(buffer, chunk.nbytes)
-                change(chunk, mask, out=chunk)
+        size = chunk.nbytes
+        own = mask[: len(chunk)]
+        for stream, change in changes:
+            stream.fill(buffer, size)
+            change(chunk, own, out=chunk)
+    mask[:] = 0  # the buffer stays, no mask does
 
 
 def by_ctr(key: bytes) -> Encryptor:

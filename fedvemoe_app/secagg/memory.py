@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from fedvemoe_app.secagg.codec import is_bytes, pack, unpack
@@ -51,7 +51,10 @@ class Session:
 
     def fields(self) -> dict[str, Any]:
         """Return the fields, to be packed."""
-        return asdict(self) | {"spec": self.spec.to_bytes()}
+        return {name: getattr(self, name) for name in self.__slots__} | {
+            "spec": self.spec.to_bytes(),
+            "adverts": {name: advert.fields() for name, advert in self.adverts.items()},
+        }
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Self:

@@ -7,6 +7,8 @@ sums of the round before.
 
 from __future__ import annotations
 
+import math
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +24,10 @@ STATISTICS_STEP = 2.0**-24
 
 COMPACT_MAX_SILOS = 16
 _DITHER = np.dtype("<u2")
+_SPLIT = 2**16
+"""Parts of a step that one dither tells apart."""
 _CHUNK = CHUNK_BYTES // 8
+_thread = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +82,48 @@ def round_stochastic(
     values that are not finite. The stream moves by 2 bytes per value, however values are cut.
     """
     buffer = scratch()
-    work, noise = np.empty((2, _CHUNK), ring.real)
+    work, noise = _workspace(ring.real)
     target = ring.signed(out)
     for start in range(0, len(values), _CHUNK):
         source = values[start : start + _CHUNK]
-        if not np.isfinite(source).all():
-            raise SecAggRefusal("numbers that are not finite (NaN or infinite) are never sent")
-        size = len(source)
-        q, u = work[:size], noise[:size]
-        dither.fill(buffer, size * _DITHER.itemsize)
-        with np.errstate(over="ignore"):  # beyond float32 is beyond qmax, too
-            np.multiply(source, 1.0 / step, out=q, dtype=ring.real, casting="same_kind")
-        np.multiply(np.frombuffer(buffer, _DITHER, size), 2.0**-16, out=u, dtype=ring.real)
-        u += 2.0**-17
+        q, u = work[: len(source)], noise[: len(source)]
+        within = _largest(source) <= (ring.qmax - 1) * step
+        dither.fill(buffer, len(source) * _DITHER.itemsize)
+        _scale(source, _SPLIT / step, q)
+        np.copyto(u, np.frombuffer(buffer, _DITHER, len(source)))
+        u += 0.5  # all in parts of a step: the dither need not be scaled
         q += u
+        q *= 1 / _SPLIT
         np.floor(q, out=q)
-        np.clip(q, -ring.qmax, ring.qmax, out=q)
-        np.copyto(target[start : start + size], q, casting="unsafe")
+        if not within:
+            np.clip(q, -ring.qmax, ring.qmax, out=q)
+        np.copyto(target[start : start + len(source)], q, casting="unsafe")
+
+
+def _workspace(real: np.dtype[Any]) -> NDArray[Any]:
+    """Return this thread's two rows of a chunk's numbers: touching fresh memory costs more."""
+    if not hasattr(_thread, "memory"):
+        _thread.memory = np.empty(2 * _CHUNK)
+    memory: NDArray[Any] = _thread.memory
+    return memory.view(real)[: 2 * _CHUNK].reshape(2, _CHUNK)
+
+
+def _largest(values: NDArray[Any]) -> float:
+    """Return the largest size among ``values``, of which there are some; refuse what is none."""
+    low, high = float(values.min()), float(values.max())  # either is NaN where one value is
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise SecAggRefusal("numbers that are not finite (NaN or infinite) are never sent")
+    return max(-low, high)
+
+
+def _scale(values: NDArray[Any], factor: float, out: NDArray[Any]) -> None:
+    """Write ``values`` times ``factor`` to ``out``; beyond float32 is beyond qmax, too."""
+    with np.errstate(over="ignore"):
+        if values.dtype == out.dtype:
+            np.multiply(values, factor, out=out)
+        else:  # NumPy casts faster than it multiplies two types
+            np.copyto(out, values, casting="same_kind")
+            out *= factor
 
 
 def round_exact(values: NDArray[Any], step: float, ring: Ring, out: Words) -> None:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fedvemoe_app.errors import SettingError
+from fedvemoe_app.jsontext import parse
 from fedvemoe_app.secagg.codec import digest
 from fedvemoe_app.secagg.errors import SecAggRefusal
 from fedvemoe_app.secagg.keys import derive
@@ -148,7 +149,7 @@ def read_roster(path: str, consortium_key: str) -> Roster:
 
 def _parsed(text: str) -> tuple[dict[str, bytes], bytes]:
     try:
-        document = json.loads(text)
+        document = parse(text)
         members = {str(name): bytes.fromhex(key) for name, key in document["members"].items()}
         return members, bytes.fromhex(document["signature"])
     except (ValueError, TypeError, KeyError, AttributeError):

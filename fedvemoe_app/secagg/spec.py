@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal, Self, get_args
 
@@ -31,9 +31,14 @@ MIN_SILOS = 3
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
+def is_name(name: str) -> bool:
+    """Whether ``name`` is short and plain."""
+    return bool(_NAME.fullmatch(name))
+
+
 def check_name(name: str, what: str) -> None:
     """Raise SettingError unless ``name`` is short and plain."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise SettingError(f"{what} {name!r}: use 1 to 64 letters, digits, '.', '_' or '-'")
 
 
@@ -133,12 +138,12 @@ class SessionSpec:
 
     def to_bytes(self) -> bytes:
         """Return the canonical bytes."""
-        return pack(asdict(self))
+        return pack({item.name: getattr(self, item.name) for item in fields(self)})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Return the spec of ``to_bytes``; SecAggRefusal if it is malformed."""
-        fields = unpack(
+        found = unpack(
             data,
             "session",
             session=is_bytes(SESSION_BYTES),
@@ -153,7 +158,7 @@ class SessionSpec:
             confirm=is_flag,
         )
         try:
-            return cls(**{**fields, "cohort": tuple(fields["cohort"])})
+            return cls(**{**found, "cohort": tuple(found["cohort"])})
         except SettingError as error:
             raise SecAggRefusal(f"session: {error}") from None
 

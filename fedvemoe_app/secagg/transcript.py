@@ -8,12 +8,12 @@ cannot single a silo out by giving it a model of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
-from fedvemoe_app.secagg.codec import Check, digest, is_bytes, pack
+from fedvemoe_app.secagg.codec import Check, digest, is_bytes
 from fedvemoe_app.secagg.errors import SecAggRefusal
 from fedvemoe_app.secagg.keys import KEY_BYTES, agree, derive
 from fedvemoe_app.secagg.layout import Arrays, Lane, Layout
@@ -52,7 +52,12 @@ class Advertisement:
 
     def fields(self) -> dict[str, bytes]:
         """Return the fields, to be packed."""
-        return asdict(self)
+        return {
+            "mask_key": self.mask_key,
+            "share_key": self.share_key,
+            "commitment": self.commitment,
+            "signature": self.signature,
+        }
 
 
 def is_advertisement(value: object) -> bool:
@@ -118,7 +123,7 @@ def binding(spec: SessionSpec, sharers: Mapping[str, Advertisement], shown: Show
     """Return what the masks of a session hang on [32]."""
     who: list[bytes | str] = []
     for name in sorted(sharers):
-        who += [name, pack(sharers[name].fields())]
+        who += [name, *sharers[name].fields().values()]
     return digest("binding", spec.hash, shown.hash, *who)
 
 

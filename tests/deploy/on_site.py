@@ -26,12 +26,15 @@ def node_configs(site: Site) -> list[dict[str, Any]]:
 
 
 def deployed(site: Site, **changes: bool | int | float | str) -> Callable[[InProcessGrid], None]:
-    """Return what makes a grid's silos deployed ones, each with its own node config."""
+    """Return what makes a grid's silos deployed ones, each with its own node config.
+
+    They work in this process unless ``changes`` ask for a worker.
+    """
 
     def prepare_grid(grid: InProcessGrid) -> None:
         more = {key.replace("_", "-"): value for key, value in changes.items()}
         for context, node_config in zip(grid.contexts.values(), node_configs(site), strict=True):
-            context.node_config = {**node_config, **more}
+            context.node_config = {**node_config, "worker": False, **more}
 
     return prepare_grid
 

@@ -20,6 +20,7 @@ from fedvemoe_app.flower.processes import started_by
 from fedvemoe_app.report.journal import read_run
 from tests.deploy.on_site import deployed
 from tests.federation import SILOS, Settings, federate, without_seconds
+from tests.worker.living import workers
 
 FEDVEMOE = Path(sys.executable).with_name("fedvemoe")
 CHOSEN: Settings = {
@@ -29,6 +30,8 @@ CHOSEN: Settings = {
     "phase-timeout": 600,
     "reporting": "full",
 }
+PLACES = f"fedvemoe-{os.getuid()}"
+"""What the paths of all workers of this user have in common."""
 OWN = ("log-dir", "run-name")
 PATIENCE = 1800
 """Seconds: on a machine that is busy with other things an exchange takes a minute."""
@@ -88,6 +91,8 @@ def test_a_consortium_ends_like_the_run_in_this_process(
     here = federate(same, prepare=deployed(site))
     assert without_seconds(real) == without_seconds(here)
     assert (real.tasks, real.clients) == (here.tasks, here.clients)
+    served = [site.log(silo).read_text().count(" serves ") for silo in site.silos]
+    assert served == [1] * SILOS  # one worker a silo answered all messages
     assert "4 SuperNodes are online" in said
     address = said.split("https://")[1].split()[0].rpartition(":")
     with socket.socket() as probe:
@@ -113,6 +118,24 @@ def test_a_supernode_that_is_killed_costs_its_part_and_not_the_run(
     assert run.rounds[1]["loss_train"] is not None
     assert sum(run.rounds[1]["mass"] or ()) == pytest.approx(SILOS - 1)
     assert "silo-02" in said
+    assert living(place) == []
+
+
+def test_a_worker_that_is_killed_costs_one_reply_at_most(
+    settings: Callable[..., Settings], place: Path
+) -> None:
+    process = start({**settings(), **CHOSEN}, place)
+    wait_for_progress(place, '"phase": "train"', process)
+    home = str(place / "nodes" / "silo-02")
+    (worker,) = [one for one in workers(PLACES) if one.environ().get("FLWR_HOME") == home]
+    worker.kill()
+    said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    run = read_run(place / "run")
+    lost = [row["numbers"]["silo"] for row in run.events if row["event"] == "dropout"]
+    assert lost in ([], ["silo-02"])
+    assert [row["round"] for row in run.rounds] == [0, 1]
+    assert Site(place).log("silo-02").read_text().count(" serves ") == 2
     assert living(place) == []
 
 

@@ -78,6 +78,7 @@ def test_a_unit_comes_back_after_flower_admits_it_again(file: Path) -> None:
     assert service["Restart"] == "always"
     assert int(service["RestartSec"]) > 60
     assert "Environment=FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1" in file.read_text()
+    assert "Environment=FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.1" in file.read_text()
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
@@ -108,3 +109,10 @@ def test_everything_but_state_is_mounted_read_only() -> None:
         assert service["read_only"] is True
         for volume in service["volumes"]:
             assert volume.endswith(":ro") or volume == f"{name}:/var/lib/fedvemoe"
+
+
+def test_the_worker_of_a_silo_has_a_private_folder_in_its_unit_and_in_its_container() -> None:
+    service = Unit(DEPLOY / "fedvemoe-supernode.service")["Service"]
+    assert (service["RuntimeDirectory"], service["RuntimeDirectoryMode"]) == ("%p", "0700")
+    assert compose()["services"]["supernode"]["tmpfs"] == ["/tmp"]
+    assert compose()["services"]["supernode"]["init"] is True

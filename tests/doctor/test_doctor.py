@@ -188,6 +188,8 @@ NODES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "no roster": ({"roster": ""}, ("roster", "set roster and consortium-key")),
     "another's key": ({"partition_id": "2"}, ("not that of silo-02", "new roster")),
     "no data": ({"data_path": ""}, ("data-path is missing", "node config")),
+    "a worker of words": ({"worker": '"yes"'}, ("worker = 'yes'", "table")),
+    "no time to idle": ({"worker_idle": "-1"}, ("worker-idle = -1", "table")),
     "a hidden base": ({"model_path": '"/nowhere"'}, ("model-path = /nowhere", "table")),
 }
 
@@ -196,6 +198,25 @@ NODES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
 def test_every_check_of_a_silo_can_fail(what: str, site: Site, words: list[str]) -> None:
     changes, named = NODES[what]
     fails(call(*words, "--node-config", edit(site, **changes)), *named)
+
+
+WORKERS = {
+    "": ("ok", "worker: starts in"),
+    "false": ("ok", "worker = false: every message loads the base anew"),
+    "true": ("warning", "/nowhere/fedvemoe"),
+}
+
+
+@pytest.mark.parametrize("wanted", WORKERS)
+def test_a_silo_learns_whether_its_worker_can_start(
+    wanted: str, site: Site, words: list[str]
+) -> None:
+    sign, said = WORKERS[wanted]
+    folder = '"/nowhere"' if sign == "warning" else ""
+    node = edit(site, worker=wanted, worker_folder=folder)
+    result = call(*words, "--node-config", node)
+    assert result.exit_code == 0, result.output
+    assert any(said in row for row in rows(result, sign)), result.output
 
 
 def test_a_key_that_others_may_read_fails_with_its_fix(site: Site, words: list[str]) -> None:

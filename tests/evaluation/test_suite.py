@@ -164,10 +164,23 @@ def test_a_silos_own_expert_is_one_more_of_the_mixture(experts: Experts) -> None
     assert suite.predicting(family(experts, rows), belief)[0] == [0, 2, 3]
 
 
-def test_an_own_expert_alone_is_scored_by_its_own_likelihood(experts: Experts) -> None:
-    rows = tiny.examples(5, seed=6)
-    only = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
-    alone = suite.alone(family(experts, rows))
-    mixture = suite.evaluate(family(experts, rows), Belief(only, only, 1.0), max_new_tokens=1)
-    assert alone.nll == pytest.approx(mixture["task"].nll)
-    assert (alone.tokens, alone.sequences) == (mixture["task"].tokens, 5)
+@pytest.mark.parametrize("private", [0.0, 0.4])
+def test_the_own_expert_is_scored_in_the_same_pass(experts: Experts, private: float) -> None:
+    rows = tiny.examples(6, seed=2)
+    shared = torch.tensor([0.7, 0.0, 0.3, 0.0], dtype=torch.float64) * (1 - private)
+    belief = Belief(shared, shared, share=0.1, private=private)
+    nobody = Belief(torch.zeros_like(shared), shared, share=1.0, private=1.0)
+    silo = family(experts, rows)
+    passes = []
+    handle = experts.backbone.model.model.layers[0].register_forward_pre_hook(
+        lambda *_: passes.append(1)
+    )
+    expected = suite.evaluate(silo, belief, max_new_tokens=1)
+    once = len(passes)
+    scores, alone = suite.evaluate_with_own(silo, belief, max_new_tokens=1)
+    assert len(passes) == 2 * once
+    handle.remove()
+    assert scores["task"].nll == pytest.approx(expected["task"].nll, rel=1e-6)
+    by_itself = suite.evaluate(silo, nobody, max_new_tokens=1)["task"]
+    assert alone.nll == pytest.approx(by_itself.nll, rel=1e-6)
+    assert (alone.tokens, alone.sequences) == (by_itself.tokens, by_itself.sequences)

@@ -68,6 +68,16 @@ def test_a_silo_compares_nats_per_token_with_its_own_baseline() -> None:
     assert own_transfer(Score(), 5.0) is None
 
 
+@pytest.mark.parametrize("local", [1.2185133957898617, 1.4283038003314177, 1.0763207058535729])
+def test_who_does_exactly_as_well_alone_is_not_harmed_by_rounding(local: float) -> None:
+    """A silo whose own expert predicts by itself has its local baseline, up to the last bits."""
+    for bits in (-3, -1, 0, 1, 3):
+        nats = math.log(local) + bits * math.ulp(1.0)
+        assert own_transfer(Score(nll=100 * nats, tokens=100.0), local) == 0.0
+        assert negative_transfer({"a": math.exp(nats)}, {"a": local}) == {"a": 0.0}
+    assert negative_transfer({"a": local * 1.000001}, {"a": local})["a"] > 0
+
+
 def test_round_trip(tmp_path: Path) -> None:
     baselines = Baselines({"a": Baseline(3.0, 2.5, 100), "b": Baseline(4.0)}, {"total-steps": 200})
     assert read_baselines(written(tmp_path, baselines.to_json()), ["a", "b"]) == baselines

@@ -90,6 +90,20 @@ def losing(kind: str, round_: int, nodes: Sequence[int]) -> Tamper:
     )
 
 
+def losing_once(kind: str, round_: int, nodes: Sequence[int]) -> Tamper:
+    """Lose the first reply of each of these nodes in one phase of one round."""
+    left = set(nodes)
+
+    def tamper(message: Message, reply: Message) -> Message | None:
+        node = message.metadata.dst_node_id
+        if node in left and is_in(message, kind, round_):
+            left.discard(node)
+            return None
+        return reply
+
+    return tamper
+
+
 def plain(run: Run) -> list[dict[str, Any]]:
     """Return the rows of the rounds without seconds and bytes."""
     return [{**row, "seconds": 0, "bytes_up": 0, "bytes_down": 0} for row in run.rounds]

@@ -207,6 +207,7 @@ class Keys:
                 "roster": str(self.folder / "roster.json"),
                 "consortium-key": self.consortium.public.hex(),
                 "reporting": "full",
+                "worker": False,
             }
 
 

@@ -14,6 +14,7 @@ from fedvemoe_app.report import jsonl
 from fedvemoe_app.report.journal import Journal, read_run, summarize
 from fedvemoe_app.report.reopened import position_of, reopen
 from fedvemoe_app.report.rows import EventRow, RoundRow, TaskRow
+from tests.fulldisk import full_beyond
 from tests.report.synthetic import make_run
 
 EVENT = EventRow(round=2, event="birth", slots=[3], why="residual", numbers={"gain": 0.5})
@@ -120,7 +121,7 @@ def test_whole_files_are_replaced_not_edited(
         raise OSError("power cut")
 
     monkeypatch.setattr(os, "fsync", crash)
-    with pytest.raises(OSError, match="power cut"):
+    with pytest.raises(RunError, match="power cut"):
         jsonl.write(path, {"new": 2})
     assert json.loads(path.read_text()) == {"old": 1}
 
@@ -205,3 +206,37 @@ def test_a_last_round_without_evaluation_does_not_hide_scores(tmp_path: Path) ->
     assert (last["round"], last["ppl"]) == (3, run.clients[-1]["ppl"])
     assert again.first_clients["silo-00"] == run.clients[0]
     assert again.perplexities["silo-00"][0] == [0, 1, 2]
+
+
+def test_a_row_that_does_not_fit_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, "full", {}, {})
+    journal.round(round_row(0, 3.0))
+    rounds = journal.folder / "rounds.jsonl"
+    before = rounds.read_bytes()
+    with (
+        full_beyond(len(before) + 10),
+        pytest.raises(RunError, match=r"rounds\.jsonl cannot be written: File too large"),
+    ):
+        journal.round(round_row(1, 2.0))
+    assert rounds.read_bytes() == before
+    journal.round(round_row(1, 2.0))
+    assert [row["round"] for row in read_run(journal.folder).rounds] == [0, 1]
+
+
+def test_a_file_that_cannot_be_replaced_stays_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, "full", {}, {})
+    with full_beyond(10), pytest.raises(RunError, match=r"manifest\.json cannot be written"):
+        journal.annotate(base="x" * 100)
+    assert read_run(journal.folder).manifest == {}
+    assert sorted(path.name for path in journal.folder.iterdir()) == [
+        "config.json",
+        "manifest.json",
+    ]
+
+
+def test_half_a_character_from_elsewhere_is_written_as_one_that_stands_for_it(
+    tmp_path: Path,
+) -> None:
+    journal = Journal.create(tmp_path, "half", {}, {})
+    journal.event(EventRow(round=1, event="dropout", slots=[], why="a\ud800b", numbers={}))
+    assert read_run(journal.folder).events[0]["why"] == "a?b"

@@ -117,7 +117,7 @@ def test_markup_escapes_children_and_attributes() -> None:
 def test_changed_settings_come_first(tmp_path: Path) -> None:
     run = make_run(tmp_path, settings={**RunConfig().to_flat(), "k-init": 7})
     content = page(run, [])
-    changed, rest = content.split("settings at their defaults")
+    changed, rest = content.split("settings at defaults")
     assert ">k-init<" in changed
     assert ">k-max<" not in changed
     assert ">k-max<" in rest

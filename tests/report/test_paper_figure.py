@@ -18,6 +18,7 @@ from fedvemoe_app.report import plot_paper
 from fedvemoe_app.report.lifecycle import Life, lives
 from fedvemoe_app.report.paper_curves import PHASES
 from fedvemoe_app.report.paper_responsibilities import selected
+from fedvemoe_app.report.plots import PICTURES
 from tests.report.synthetic import make_run
 from tests.report.test_plots import assert_readable, labels
 
@@ -77,6 +78,19 @@ def test_every_kind_of_event_is_in_the_legend(tmp_path: Path) -> None:
     assert told | {"silos missing"} <= set(shown)
 
 
+def test_silos_that_come_and_go_are_no_events_of_experts(tmp_path: Path) -> None:
+    run = make_run(tmp_path, rounds=4)
+    kinds = ("leave", "join", "dropout", "void", "bad-report")
+    events: Any = [
+        {"round": number % 5, "event": kind, "slots": [], "why": "", "numbers": {}}
+        for number, kind in enumerate(kinds * 2)
+    ]
+    figure = plot_paper.draw(replace(run, events=events))
+    (lived,) = (axes for axes in figure.axes if axes.get_ylabel() == "expert")
+    marks = {line.get_label(): list(line.get_xdata()) for line in lived.lines}
+    assert marks == {"silos missing": [0, 2, 3, 4], "silos joined": [1]}
+
+
 def test_the_first_and_the_last_round_are_shown() -> None:
     assert selected([0, 2, 4, 6, 8, 10, 12]) == [0, 4, 8, 12]
     assert selected([3]) == [3]
@@ -122,8 +136,27 @@ def test_the_command_writes_the_same_bytes_each_time(tmp_path: Path) -> None:
         assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
-def test_an_unknown_format_is_named(tmp_path: Path) -> None:
+def test_every_picture_can_be_had_as_a_vector(tmp_path: Path) -> None:
+    run = make_run(tmp_path, silos=3, rounds=1)
+    words = ["figure", str(run.folder), "--picture", "all", "--format", "svg"]
+    done = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    drawn = {path.name for path in (tmp_path / "out").iterdir()}
+    assert drawn == {f"{name}.svg" for name in PICTURES}
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--format", "gif"], '--format "gif" is not known: choose from pdf, svg, png'),
+        (["--format", ","], "--format names nothing: choose from pdf, svg, png"),
+        (["--picture", "paper"], '--picture "paper" is not known: choose from expert_utilization'),
+    ],
+)
+def test_an_unknown_format_or_picture_is_named(
+    tmp_path: Path, words: list[str], reason: str
+) -> None:
     run = make_run(tmp_path, rounds=1)
-    done = CliRunner().invoke(app, ["figure", str(run.folder), "--format", "gif"])
+    done = CliRunner().invoke(app, ["figure", str(run.folder), *words])
     assert done.exit_code == 1
-    assert '"gif" is not known: choose from pdf, svg, png' in done.output
+    assert reason in " ".join(done.output.split())

@@ -58,7 +58,7 @@ def test_no_empty_panel_and_no_clipped_label(tmp_path: Path, draw: Any, case: An
 def test_all_pictures_are_written_and_not_trivial(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     paths = draw_all(run)
-    assert [path.name for path in paths] == list(PICTURES)
+    assert [path.name for path in paths] == [f"{name}.png" for name in PICTURES]
     for path in paths:
         assert path.parent == run.folder / "plots"
         assert path.stat().st_size > 10_000
@@ -97,6 +97,21 @@ def test_labels_thin_out(tmp_path: Path) -> None:
     names = [label.get_text() for label in heat.get_yticklabels()]
     assert len(names) == 100
     assert sum(map(bool, names)) <= 50
+
+
+def test_every_band_that_can_be_seen_bears_its_expert(tmp_path: Path) -> None:
+    run = make_run(tmp_path, silos=10, rounds=9, lifecycle=True)
+    figure = plot_experts.draw(run)
+    named = [text.get_text() for text in figure.axes[1].texts]
+    assert [name.split("  ")[0] for name in named] == [
+        *("expert 0", "expert 2", "expert 3", "expert 4"),
+        "1",  # merged after two thirds of the rounds
+    ]
+
+
+def test_long_curves_keep_their_dashes(tmp_path: Path) -> None:
+    figure = plot_worst.draw(make_run(tmp_path, silos=2, rounds=90, full=False))
+    assert {line.get_markevery() for line in figure.axes[0].lines} == {5}
 
 
 def test_one_colour_per_slot() -> None:
@@ -160,7 +175,7 @@ def test_without_a_baseline_the_change_since_round_0_is_drawn(tmp_path: Path) ->
     run = make_run(tmp_path, silos=5, baseline=False)
     figure = plot_transfer.draw(run)
     assert "Change since round 0 (no local baseline was given)" in flat(figure)
-    assert "trained alone" in flat(figure)
+    assert "train alone" in flat(figure)
     assert "local-baseline-json" in flat(figure)
     assert all(value < 0 for value in plot_transfer.compare(run).values.values())
 

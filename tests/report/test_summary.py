@@ -13,8 +13,8 @@ from fedvemoe_app.report.summary import main_expert, print_summary, recovery
 from tests.report.synthetic import make_run
 
 
-def printed(run: Run, *pictures: Path) -> str:
-    console = Console(file=io.StringIO(), width=110)
+def printed(run: Run, *pictures: Path, width: int = 110) -> str:
+    console = Console(file=io.StringIO(), width=width)
     print_summary(run, console, pictures)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -35,6 +35,19 @@ def test_silos_totals_and_places(tmp_path: Path) -> None:
     assert "domains found (NMI)" in shown
     assert str(run.folder) in shown
     assert str(tmp_path / "worst_client.png") in shown
+
+
+def test_a_silo_is_one_line_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    lines = printed(make_run(tmp_path, silos=12), width=80).splitlines()
+    places = [at for at, line in enumerate(lines) if line.strip().startswith("silo-")]
+    assert places == list(range(places[0], places[0] + 12))
+    assert not any("\N{HORIZONTAL ELLIPSIS}" in line for line in lines)
+
+
+def test_a_run_that_was_cut_says_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    assert "has not ended" not in printed(run)
+    assert "has not ended" in printed(replace(run, summary=None))
 
 
 def test_aggregate_reporting_has_totals_only(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """Attacks by showing silos different things: masks do not cancel, and the round is void.
 
 Removed by hand, each turned a test here red: masks bound to the model, to the settings, to the
-steps, to who shared; the layout's ring is the session's; lanes fit the layout.
+steps, to who shared, under which name, by which keys, to the session; the layout's ring is the
+session's; lanes fit the layout.
 """
 
 from __future__ import annotations
+
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +17,7 @@ from fedvemoe_app.secagg.codec import pack
 from fedvemoe_app.secagg.errors import SecAggAbort, SecAggRefusal
 from fedvemoe_app.secagg.layout import Field, Layout
 from fedvemoe_app.secagg.ring import Ring
-from fedvemoe_app.secagg.transcript import Shown
+from fedvemoe_app.secagg.transcript import Advertisement, Shown, binding
 from tests.secagg.attack import VICTIM, fields_of, prepared
 from tests.secagg.consortium import (
     Run,
@@ -21,7 +25,10 @@ from tests.secagg.consortium import (
     memory_of,
     names,
     shown_for,
+    spec_for,
 )
+
+KEYS = ("mask_key", "share_key", "commitment")
 
 
 def void(run: Run, shown: Shown, uploads: dict, seen: dict[str, Shown]) -> None:
@@ -58,6 +65,23 @@ def test_a_model_is_told_apart_by_names_types_shapes_and_values() -> None:
     transposed = np.arange(6.0).reshape(2, 3).T
     plain = Shown.of({"a": np.ascontiguousarray(transposed)}, b"", layout)
     assert Shown.of({"a": transposed}, b"", layout) == plain
+
+
+def test_masks_hang_on_the_session_and_on_every_key_of_every_sharer() -> None:
+    spec, shown = spec_for(4), shown_for(layout_for(Ring(32, 4)))
+    sharers = {name: Advertisement(*(os.urandom(32),) * 3, bytes(64)) for name in names(3)}
+    first, second = sharers[VICTIM], sharers["silo-01"]
+    views = [sharers | {VICTIM: replace(first, **{key: bytes(32)})} for key in KEYS]
+    views += [
+        sharers,
+        sharers | {VICTIM: replace(first, signature=bytes([1]) * 64)},
+        sharers | {VICTIM: second, "silo-01": first},
+        {name: sharers[name] for name in names(2)},
+        {("silo-03" if name == "silo-02" else name): sharers[name] for name in names(3)},
+    ]
+    found = {binding(spec, view, shown) for view in views}
+    found |= {binding(other, sharers, shown) for other in (replace(spec, round=8), spec_for(4))}
+    assert len(found) == len(views) + 2
 
 
 def test_different_views_of_who_shared_void_the_round() -> None:

@@ -1,8 +1,8 @@
 """Fixed point: sums fit, zero stays zero, rounding is unbiased, bad numbers never leave.
 
-Removed by hand, each turned a test here red: the division by n_max in qmax; the clip; the check
-for numbers that are not finite, in either lane; the dither; its centring; the range check of
-statistics; the limit of 16-bit rings.
+Removed by hand, each turned a test here red: the division by n_max in qmax; the clip, at either end
+and next to it; the check for numbers that are not finite, in either lane; the dither; its centring;
+the range check of statistics; the limit of 16-bit rings.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ def test_extremes_of_all_silos_do_not_overflow(bits: int, n_max: int) -> None:
 @pytest.mark.parametrize("bits", [16, 32])
 def test_values_out_of_range_are_clipped(bits: int) -> None:
     ring = Ring(bits, 10)
-    values = np.array([1e30, -1e300, 3.4e38, ring.qmax * 1.01], np.float64)
-    expected = [ring.qmax, -ring.qmax, ring.qmax, ring.qmax]
-    assert rounded(values, 1.0, ring).tolist() == expected
+    for size in (1e300, 3.4e38, 1e30, ring.qmax * 1.01, ring.qmax + 1.0):
+        for sign in (1, -1):
+            alone = np.array([0.0, sign * size, 0.0])
+            assert rounded(alone, 1.0, ring).tolist() == [0, sign * ring.qmax, 0]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -40,8 +40,7 @@ def assess(
     the same with and without ``private`` (see ``em.round.assess``).
     """
     probe, candidate = _probed(family, bank, notice)
-    belief, sums = em.judge(probe, bank, inference, private)
-    now = scored(probe.scored, probe.owners, bank.prior, tau=inference.tau)
+    belief, sums, now = em.judge(probe, bank, inference, private)
     main_column = int(belief.train.argmax())
     main = notice.slots[main_column]
     regret, seen, unhappy = observed(last, notice, now, probe.owners, main, rules)
