@@ -84,6 +84,7 @@ def prepare(folder: Path, config: RunConfig, silos: int) -> tuple[Site, RunConfi
         node: dict[str, Value] = {
             "partition-id": index,
             "data-path": str(folder / "data" / silo.name),
+            "state-path": str(folder / "states" / silo.name),
             "device": config.model.device,
             "category": silo.category,
             "reporting": config.output.reporting,

@@ -26,7 +26,8 @@ LOG = logging.getLogger("flwr")
 COURSE = "run"
 """The part of a checkpoint that says which run it is of."""
 FREE = (
-    *("num-server-rounds", "phase-timeout", "message-mb", "min-silos", "keep-checkpoints"),
+    *("num-server-rounds", "phase-timeout", "void-retries", "message-mb", "min-silos"),
+    "keep-checkpoints",
     *("trackers", "out-json", "log-dir", "run-name", "resume"),
     *("dataset-name", "model-name", "base-model", "device", "roster", "consortium-key"),
 )

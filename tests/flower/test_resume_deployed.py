@@ -45,8 +45,7 @@ def on_disks(
     def prepare(grid: InProcessGrid) -> None:
         deployed(site)(grid)
         for node, context in grid.contexts.items():
-            if node not in without:
-                context.node_config["state-path"] = str(disks / str(node))
+            context.node_config["state-path"] = "" if node in without else str(disks / str(node))
 
     return prepare
 

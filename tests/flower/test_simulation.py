@@ -135,6 +135,7 @@ def test_a_server_that_was_killed_goes_on_where_it_was(
     settings: Callable[..., Settings], mark: str
 ) -> None:
     chosen = {**settings(run_name="cut"), **SHORT, "privacy": "secagg", "private-slot": "local"}
+    chosen["phase-timeout"] = 300
     process = start(chosen, mark)
     wait_for((Path(mark) / "cut" / "checkpoint" / "round-0001.safetensors").exists, process)
     for server in marked(mark):

@@ -88,6 +88,9 @@ def test_sums_without_a_model_are_told_apart_by_run() -> None:
     with pytest.raises(SecAggRefusal, match="unmasked before, for other survivors"):
         again.unmask(bare, uploads)
     next_run.unmask(bare, uploads)
+    later = Run.of(5, {"upload": ["silo-04"]}, run=1, round_=9)
+    later.clients = first.clients
+    later.unmask(Shown.of({}, b"round 1", shown.layout), uploads)
     other = Shown.of({"a": np.zeros(0)}, b"round 0", shown.layout)
     assert other.model != bare.model
 
