@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from sklearn.metrics import normalized_mutual_info_score
 
 from fedvemoe_app.report.journal import Run, summarize
 from fedvemoe_app.report.rows import ClientRow
@@ -40,6 +39,8 @@ def recovery(run: Run) -> float | None:
     if not pairs:
         return None
     experts, domains = zip(*pairs, strict=True)
+    from sklearn.metrics import normalized_mutual_info_score  # a seventh of a command's start
+
     return float(normalized_mutual_info_score(domains, experts))
 
 
