@@ -23,6 +23,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.worker_app import WITH, WITHOUT
 from fedvemoe_app.config import RunConfig
+from fedvemoe_app.deploy.consortium import last_lines
+from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.processes import (
     all_ended,
     environment_of,
@@ -96,7 +98,10 @@ def measure(folder: Path, base: Path, cycles: int) -> Rows:
         command += ["--run-config", str(folder / "settings.toml")]
         with running(command, environment, folder, output) as streaming:
             streaming.wait()
-        raise_unless_completed(CONNECTION, environment, folder, log)
+        try:
+            raise_unless_completed(CONNECTION, environment, folder, log)
+        except RunError as error:
+            raise SystemExit(f"{error}\n{last_lines(log)}") from error
     return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from fedvemoe_app.client_app import app as client
+from fedvemoe_app.client_app import app
 from fedvemoe_app.config import RunConfig
 
 server = ServerApp()
+client = app
 WITH, WITHOUT = "worker", "no worker"
 
 

@@ -9,7 +9,6 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from sklearn.metrics import normalized_mutual_info_score
 
 from fedvemoe_app.report.journal import Run, summarize
 from fedvemoe_app.report.rows import ClientRow
@@ -43,6 +42,8 @@ def recovery(run: Run) -> float | None:
     if not pairs:
         return None
     experts, domains = zip(*pairs, strict=True)
+    from sklearn.metrics import normalized_mutual_info_score  # a seventh of a command's start
+
     return float(normalized_mutual_info_score(domains, experts))
 
 

@@ -58,6 +58,7 @@ def test_a_deployment_pays_for_no_such_message() -> None:
         ("client_app", ("torch", "transformers", "peft")),
         ("server_app", ("torch", "transformers", "peft")),
         ("evaluation.text", ("nltk", "sklearn", "pandas")),
+        ("report.page", ("sklearn", "scipy", "torch")),
         ("worker.door", ("torch", "flwr")),
     ],
 )
