@@ -21,11 +21,15 @@ class Selection:
     """The adapters that the rows of the next forward pass belong to; all layers share one.
 
     ``kept`` holds the stacked factors (A, B) of each layer over many passes in which no expert
-    changes; None stacks them anew in every pass, as training must.
+    changes; None stacks them anew in every pass, as training must. ``spread``, ``below`` and
+    ``seen`` are for the layers below the first expert (``model.trunk``).
     """
 
     adapters: tuple[str, ...] = ()
     kept: dict[StackedLora, tuple[Tensor, Tensor]] | None = None
+    spread: int = 0
+    below: Tensor | None = None
+    seen: Tensor | None = None
 
 
 class StackedLora:
