@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -122,3 +123,16 @@ def _matches(path: str, targets: str | list[str]) -> bool:
     if isinstance(targets, str):
         return re.fullmatch(targets, path) is not None
     return any(path == target or path.endswith(f".{target}") for target in targets)
+
+
+def zero_master(module: nn.Module, device: torch.device) -> nn.Parameter:
+    """Give a factor of an adapter its float32 parameter, zero and frozen."""
+    shape = module.get_parameter("weight").shape
+    master = nn.Parameter(torch.zeros(shape, device=device), requires_grad=False)
+    module.register_parameter("weight", master)
+    return master
+
+
+def home(device: torch.device) -> torch.device:
+    """Return where an expert lives: with its layer, but on the CPU under a base without weights."""
+    return torch.device("cpu") if device.type == "meta" else device

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +19,14 @@ from torch import Tensor, nn
 
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.model.adapter_files import read_adapter, write_adapter
-from fedvemoe_app.model.attachment import ALL_LINEAR, adapter_name, attach, lora_layers
+from fedvemoe_app.model.attachment import (
+    ALL_LINEAR,
+    adapter_name,
+    attach,
+    home,
+    lora_layers,
+    zero_master,
+)
 from fedvemoe_app.model.backbone import Backbone
 from fedvemoe_app.model.head import is_target
 from fedvemoe_app.model.stacked_layers import Selection
@@ -74,10 +80,10 @@ class Experts:
         table: dict[str, list[nn.Parameter]] = {}
         for path, layer in lora_layers(self.backbone.model).items():
             layer.selection = self._selection
-            device = _home(layer.get_base_layer().weight.device)
+            device = home(layer.get_base_layer().weight.device)
             for factor, modules in (("A", layer.lora_A), ("B", layer.lora_B)):
                 table[f"{path}.{factor}"] = [
-                    _zero_master(modules[adapter_name(slot)], device) for slot in range(self.slots)
+                    zero_master(modules[adapter_name(slot)], device) for slot in range(self.slots)
                 ]
         return table
 
@@ -151,7 +157,7 @@ class Experts:
         """
         self._check_slots(slots)
         adapters = tuple(adapter_name(slot) for slot in slots)
-        with self._selected(Selection(adapters, {} if unchanging else None)):
+        with self._selection.replaced(Selection(adapters, {} if unchanging else None)):
             yield self.backbone.model
 
     @contextmanager
@@ -174,7 +180,7 @@ class Experts:
         selection = Selection(tuple(adapter_name(slot) for slot in slots))
         if self.trunk:
             selection.spread, selection.below = m, below
-        with self._selected(selection):
+        with self._selection.replaced(selection):
             rows = input_ids if self.trunk else input_ids.repeat(m, 1)  # expert-major
             output = self.backbone.model.base_model(input_ids=rows, use_cache=False)
             hidden: Tensor = output.last_hidden_state.view(m, *input_ids.shape, -1)
@@ -184,17 +190,6 @@ class Experts:
     def below(self) -> Tensor | None:
         """The hidden states [B, T, H] under the first expert in the pass that runs, if shared."""
         return self._selection.seen
-
-    @contextmanager
-    def _selected(self, selection: Selection) -> Iterator[None]:
-        """Let all layers see a selection; they share one object, so its fields change."""
-        shared = self._selection
-        previous = replace(shared)
-        _assign(shared, selection)
-        try:
-            yield
-        finally:
-            _assign(shared, previous)
 
     def _check_slots(self, slots: Sequence[int]) -> None:
         if not slots or not all(0 <= slot < self.slots for slot in slots):
@@ -260,20 +255,3 @@ class Experts:
             self.trunk.close()
         self._peft.unload()
         self._parameters = {}
-
-
-def _assign(target: Selection, source: Selection) -> None:
-    for field in fields(Selection):
-        setattr(target, field.name, getattr(source, field.name))
-
-
-def _zero_master(module: nn.Module, device: torch.device) -> nn.Parameter:
-    shape = module.get_parameter("weight").shape
-    master = nn.Parameter(torch.zeros(shape, device=device), requires_grad=False)
-    module.register_parameter("weight", master)
-    return master
-
-
-def _home(device: torch.device) -> torch.device:
-    """Return where an expert lives: with its layer, but on the CPU under a base without weights."""
-    return torch.device("cpu") if device.type == "meta" else device
