@@ -86,22 +86,20 @@ def main(
     console = Console()
     words = [*SETTINGS, *(settings or [])]
     config = RunConfig.from_flat(gather(RunConfig, None, words))
-    runs = {
-        (label, seed): _federation(_seeded(config, seed), silos, rounds, **variant)
-        for seed in range(seeds)
-        for label, variant in VARIANTS.items()
-    }
-    found = {
-        "decisions": decisions([runs["full", seed] for seed in range(seeds)]),
-        "seconds": seconds({label: runs[label, 0] for label in VARIANTS}, repeats),
-        "perplexity": {
-            label: [runs[label, seed].ppl for seed in range(seeds)] for label in VARIANTS
-        },
-    }
-    for table in _tables(found):
-        console.print(table)
+    runs: dict[tuple[str, int], Federation] = {}
+    found: dict[str, Any] = {"settings": words, "perplexity": {label: [] for label in VARIANTS}}
+    for seed in range(seeds):
+        for label, variant in VARIANTS.items():
+            made = _federation(_seeded(config, seed), silos, rounds, **variant)
+            runs[label, seed] = made
+            found["perplexity"][label].append(made.ppl)
+            console.print(f"{label}, seed {seed}: perplexity {made.ppl:.4f}", highlight=False)
+    found["decisions"] = decisions([runs["full", seed] for seed in range(seeds)])
+    console.print(_decided(found["decisions"]))
+    found["seconds"] = seconds({label: runs[label, 0] for label in VARIANTS}, repeats)
+    console.print(_timed(found["seconds"]))
     if json_file:
-        json_file.write_text(json.dumps({"settings": words, **found}, indent=1), encoding="utf-8")
+        json_file.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 def _seeded(config: RunConfig, seed: int) -> RunConfig:
@@ -247,22 +245,19 @@ def seconds(runs: Mapping[str, Federation], repeats: int) -> dict[str, list[floa
     return {label: list(column) for label, column in zip(order, timed, strict=True)}
 
 
-def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
-    rows = found["decisions"]
-    decided = _table("Responsibilities against the full probe", *next(iter(rows.values())))
+def _decided(rows: Mapping[str, Mapping[str, float]]) -> Table:
+    table = _table("Responsibilities against the full probe", *next(iter(rows.values())))
     for idea, figures in rows.items():
-        decided.add_row(idea, *(f"{value:.3f}" for value in figures.values()))
-    yield decided
-    timed = _table("Probe of all silos", "seconds", "ratio", "min")
-    full = found["seconds"]["full"]
-    for label, taken in found["seconds"].items():
-        ratios = [one / other for one, other in zip(full, taken, strict=True)]
-        timed.add_row(label, f"{median(taken):.2f}", f"{median(ratios):.2f}", f"{min(ratios):.2f}")
-    yield timed
-    ended = _table("Final perplexity", "mean", "by seed")
-    for label, values in found["perplexity"].items():
-        ended.add_row(label, f"{mean(values):.4f}", ", ".join(f"{v:.4f}" for v in values))
-    yield ended
+        table.add_row(idea, *(f"{value:.3f}" for value in figures.values()))
+    return table
+
+
+def _timed(seconds: Mapping[str, Sequence[float]]) -> Table:
+    table = _table("Probe of all silos", "seconds", "ratio", "min")
+    for label, taken in seconds.items():
+        ratios = [one / other for one, other in zip(seconds["full"], taken, strict=True)]
+        table.add_row(label, f"{median(taken):.2f}", f"{median(ratios):.2f}", f"{min(ratios):.2f}")
+    return table
 
 
 def _table(title: str, *headings: str) -> Table:
