@@ -72,7 +72,7 @@ def examine(
     yield environment.quantisation(config.model)
     answer, base = resources.base(config.model)
     yield answer
-    yield resources.memory(config.model, base)
+    yield resources.memory(config, base)
     yield resources.disk(config, base)
     yield resources.results(config.output.log_dir)
     if node_config or not config.output.roster:  # the server of a deployment has no data

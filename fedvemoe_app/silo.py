@@ -185,6 +185,7 @@ def _opened(config: RunConfig, name: str, category: str, place: Place) -> Silo:
         training=training(config),
         row_cap=config.rounds.row_cap or default_row_cap(experts.backbone.device),
         seed=config.output.seed,
+        probing=config.em.probing,  # type: ignore[arg-type]
     )
     domains = {task.domain for task in tasks}
     return Silo(
@@ -218,6 +219,7 @@ def experts_on(backbone: Backbone, settings: ModelSettings, slots: int) -> Exper
         rank=settings.lora_rank,
         alpha=settings.lora_alpha,
         target_modules=settings.targets,
+        layers=settings.adapter_layers,  # type: ignore[arg-type]
     )
 
 

@@ -30,6 +30,12 @@ class EmSettings:
     probe_tokens: int = setting(
         1000, "target tokens the E-step sees; training examples top up a short probe", low=1
     )
+    probing: str = setting(
+        "full",
+        "with successive, experts that cannot matter on a first quarter of the probe are asked no "
+        "further",
+        choices=("full", "successive"),
+    )
     start: str = setting(
         "sketch",
         "first experts: by clustering gradient sketches, drawn by each silo, or the E-step's",

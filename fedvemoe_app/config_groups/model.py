@@ -27,7 +27,12 @@ class ModelSettings:
     lora_rank: int = setting(8, "rank r of an expert", low=1)
     lora_alpha: float = setting(16.0, "LoRA scale; products BA are scaled by alpha / r", low=1e-6)
     target_modules: str = setting(
-        "all-linear", "layers that get experts: all-linear, or names separated by commas"
+        "all-linear", "modules that get experts: all-linear, or names separated by commas"
+    )
+    adapter_layers: str = setting(
+        "all",
+        "layers that get experts; with upper, probes and training run the lower half once for all",
+        choices=("all", "upper"),
     )
 
     @property

@@ -10,7 +10,6 @@ from pathlib import Path
 import psutil
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.config_groups.data import DataSettings
@@ -20,10 +19,12 @@ from fedvemoe_app.doctor.finding import GIGABYTE, Finding, failed, ok, warning
 from fedvemoe_app.errors import BaseModelError, DataError, SettingError
 from fedvemoe_app.model.backbone import Backbone
 from fedvemoe_app.model.bases import BUILTIN
+from fedvemoe_app.model.family import default_row_cap
+from fedvemoe_app.model.footprint import Footprint, Shape, Work, footprint
 from fedvemoe_app.model.skeleton import skeleton
+from fedvemoe_app.terms import slots_of
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
-NF4_BYTES = 0.52  # a weight's half byte and its share of the block's scale
 FLOAT_BYTES = 4
 KEPT = 2
 """Copies of the bank on disk: the adapters, and the state of the run."""
@@ -41,29 +42,47 @@ def base(settings: ModelSettings) -> tuple[Finding, Backbone | None]:
     return ok(f"base {name}, fingerprint {found.fingerprint[:16]}"), found
 
 
-def memory(settings: ModelSettings, found: Backbone | None) -> Finding:
-    """Check free memory, of the GPU where one is used, against the base's weights alone."""
+def memory(config: RunConfig, found: Backbone | None) -> Finding:
+    """Check free memory, of the GPU where there is one, against what training should take."""
+    settings = config.model
     place, free = _free_memory(settings.device)
-    need = weights_in_bytes(found.model, settings, on_gpu=place != "memory") if found else 0.0
-    what = f"{place}: {free / GIGABYTE:.1f} GB free, weights of the base need {_gb(need)}"
-    if need > free:
+    if found is None:
+        return ok(f"{place}: {free / GIGABYTE:.1f} GB free, the base needs little")
+    peak = training_peak(config, found, on_gpu=place != "memory")
+    what = (
+        f"{place}: {free / GIGABYTE:.1f} GB free; computed for training: {_gb(peak.total)}, of "
+        f"which weights {_gb(peak.weights)}, experts {_gb(peak.experts)}, activations "
+        f"{_gb(peak.activations)}, logits {_gb(peak.logits)}"
+    )
+    if peak.weights > free:
         return failed(what, "free some, set use-4bit=true, or take a smaller model-name")
-    if 2 * need > free:
+    if peak.total > free:
         return warning(
-            what + " and training more", "lower seq-len, batch-size or row-cap if it runs out"
+            what,
+            "passes shrink by themselves where they do not fit; gradient-checkpointing=true, a "
+            "lower seq-len or row-cap, or use-4bit=true needs less",
         )
     return ok(what)
 
 
-def weights_in_bytes(model: PreTrainedModel, settings: ModelSettings, *, on_gpu: bool) -> float:
-    """Return what a base's weights occupy once loaded as the settings say."""
-    plain = BYTES.get(settings.dtype, 2.0 if on_gpu or settings.use_4bit else 4.0)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    if not settings.use_4bit:
-        return total * plain
-    head = model.get_output_embeddings()  # bitsandbytes leaves it as it is
-    linear = sum(layer.weight.numel() for layer in _linear(model) if layer is not head)
-    return linear * NF4_BYTES + (total - linear) * plain
+def training_peak(config: RunConfig, found: Backbone, *, on_gpu: bool) -> Footprint:
+    """Return what a silo's training step holds at its peak, by ``model.footprint``."""
+    settings, shape = config.model, Shape.of(found.model)
+    m, length = config.em.top_m, config.data.seq_len
+    device = torch.device("cuda" if on_gpu else "cpu")
+    cap = config.rounds.row_cap or default_row_cap(device)
+    sequences = min(config.rounds.batch_size, max(1, cap // (length * m)))
+    work = Work(
+        rows=sequences * length * m,
+        rank=settings.lora_rank,
+        resident=slots_of(config),
+        trained=m,
+        value=BYTES.get(settings.dtype, 2.0 if on_gpu or settings.use_4bit else 4.0),
+        bits=4 if settings.use_4bit else 0,
+        checkpointed=settings.gradient_checkpointing,
+        on_gpu=on_gpu,
+    )
+    return footprint(shape, work)
 
 
 def disk(config: RunConfig, found: Backbone | None) -> Finding:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -14,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fedvemoe_app.errors import RunError, SettingError
 from fedvemoe_app.model.stacked_layers import layer_types
+from fedvemoe_app.model.trunk import decoder_layers
 
 ALL_LINEAR = "all-linear"
 
@@ -29,9 +31,14 @@ def lora_layers(model: nn.Module) -> dict[str, Any]:
 
 
 def attach(
-    model: nn.Module, slots: int, rank: int, alpha: float, target_modules: str | Sequence[str]
+    model: nn.Module,
+    slots: int,
+    rank: int,
+    alpha: float,
+    target_modules: str | Sequence[str],
+    first: int = 0,
 ) -> PeftModel:
-    """Put ``slots`` adapters on the base, their weights still empty.
+    """Put ``slots`` adapters on the layers from ``first`` on, their weights still empty.
 
     Raises
     ------
@@ -45,6 +52,8 @@ def attach(
     targets = target_modules if isinstance(target_modules, str) else list(target_modules)
     if targets != ALL_LINEAR:
         _check_targets(model, targets)
+    if first:
+        targets = _from_layer(model, targets, first)
     peft = _first_adapter(model, _lora_config(model, rank, alpha, targets))
     for slot in range(1, slots):
         config = _lora_config(model, rank, alpha, targets)
@@ -59,6 +68,21 @@ def _first_adapter(model: Any, config: LoraConfig) -> PeftModel:
         # PEFT asks transformers for a property under its old name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
         return get_peft_model(model, config, adapter_name(0), low_cpu_mem_usage=True)
+
+
+def _from_layer(model: nn.Module, targets: str | list[str], first: int) -> list[str]:
+    """Return the paths of the target modules in the layers from ``first`` on."""
+    inside = {part for layer in decoder_layers(model)[first:] for part in layer.modules()}
+    found = [
+        path
+        for path, part in model.named_modules()
+        if part in inside
+        and isinstance(part, nn.Linear | Conv1D)
+        and (targets == ALL_LINEAR or _matches(path, targets))
+    ]
+    if not found:
+        raise SettingError("target-modules: none of them is in the upper half of the layers")
+    return found
 
 
 def _lora_config(model: nn.Module, rank: int, alpha: float, targets: str | list[str]) -> LoraConfig:
@@ -82,7 +106,8 @@ def _check_targets(model: Any, targets: str | list[str]) -> None:
         if isinstance(module, nn.Linear | Conv1D) and module is not model.get_output_embeddings()
     }
     for target in wanted:
-        found = [path for path, _ in model.named_modules() if _matches(target, path, targets)]
+        one = targets if isinstance(targets, str) else [target]
+        found = [path for path, _ in model.named_modules() if _matches(path, one)]
         wrong = next((path for path in found if path not in linear), None)
         if wrong or not found:
             known = ", ".join(sorted({path.rpartition(".")[2] for path in linear}))
@@ -93,7 +118,21 @@ def _check_targets(model: Any, targets: str | list[str]) -> None:
             )
 
 
-def _matches(target: str, path: str, targets: str | list[str]) -> bool:
+def _matches(path: str, targets: str | list[str]) -> bool:
+    """Say whether PEFT would take a module: its whole path is matched, or the end of it named."""
     if isinstance(targets, str):
-        return re.fullmatch(target, path) is not None
-    return path == target or path.endswith(f".{target}")
+        return re.fullmatch(targets, path) is not None
+    return any(path == target or path.endswith(f".{target}") for target in targets)
+
+
+def zero_master(module: nn.Module, device: torch.device) -> nn.Parameter:
+    """Give a factor of an adapter its float32 parameter, zero and frozen."""
+    shape = module.get_parameter("weight").shape
+    master = nn.Parameter(torch.zeros(shape, device=device), requires_grad=False)
+    module.register_parameter("weight", master)
+    return master
+
+
+def home(device: torch.device) -> torch.device:
+    """Return where an expert lives: with its layer, but on the CPU under a base without weights."""
+    return torch.device("cpu") if device.type == "meta" else device

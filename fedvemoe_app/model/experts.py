@@ -19,12 +19,22 @@ from torch import Tensor, nn
 
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.model.adapter_files import read_adapter, write_adapter
-from fedvemoe_app.model.attachment import ALL_LINEAR, adapter_name, attach, lora_layers
+from fedvemoe_app.model.attachment import (
+    ALL_LINEAR,
+    adapter_name,
+    attach,
+    home,
+    lora_layers,
+    zero_master,
+)
 from fedvemoe_app.model.backbone import Backbone
+from fedvemoe_app.model.head import is_target
 from fedvemoe_app.model.stacked_layers import Selection
+from fedvemoe_app.model.trunk import Trunk, decoder_layers
 from fedvemoe_app.seeds import stream
 
 Factor = Literal["A", "B", "both"]
+Layers = Literal["all", "upper"]
 
 
 class Experts:
@@ -35,6 +45,9 @@ class Experts:
     target_modules
         "all-linear" (all linear layers but the output head), a list of module names, or a
         regular expression over module paths.
+    layers
+        "upper": only the upper half of the layers has experts; probes and training then take
+        the lower half once for all of them (``model.trunk``).
 
     Raises
     ------
@@ -50,13 +63,16 @@ class Experts:
         rank: int,
         alpha: float,
         target_modules: str | Sequence[str] = ALL_LINEAR,
+        layers: Layers = "all",
     ) -> None:
         self.backbone = backbone
         self.slots = slots
         self.rank = rank
         self.alpha = alpha
         self._selection = Selection()
-        self._peft = attach(backbone.model, slots, rank, alpha, target_modules)
+        first = len(decoder_layers(backbone.model)) // 2 if layers == "upper" else 0
+        self._peft = attach(backbone.model, slots, rank, alpha, target_modules, first)
+        self.trunk = Trunk(backbone.model, first, self._selection) if first else None
         self._parameters = self._table()
 
     def _table(self) -> dict[str, list[nn.Parameter]]:
@@ -64,10 +80,10 @@ class Experts:
         table: dict[str, list[nn.Parameter]] = {}
         for path, layer in lora_layers(self.backbone.model).items():
             layer.selection = self._selection
-            device = _home(layer.get_base_layer().weight.device)
+            device = home(layer.get_base_layer().weight.device)
             for factor, modules in (("A", layer.lora_A), ("B", layer.lora_B)):
                 table[f"{path}.{factor}"] = [
-                    _zero_master(modules[adapter_name(slot)], device) for slot in range(self.slots)
+                    zero_master(modules[adapter_name(slot)], device) for slot in range(self.slots)
                 ]
         return table
 
@@ -140,14 +156,40 @@ class Experts:
         passes in which no expert changes, ``unchanging`` stacks the factors only once.
         """
         self._check_slots(slots)
-        selection = self._selection
-        previous = selection.adapters, selection.kept
-        selection.adapters = tuple(adapter_name(slot) for slot in slots)
-        selection.kept = {} if unchanging else None
-        try:
+        adapters = tuple(adapter_name(slot) for slot in slots)
+        with self._selection.replaced(Selection(adapters, {} if unchanging else None)):
             yield self.backbone.model
-        finally:
-            selection.adapters, selection.kept = previous
+
+    @contextmanager
+    def hidden(
+        self, slots: Sequence[int], input_ids: Tensor, labels: Tensor, below: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """Give the last hidden states [m, N, H] from which the N target tokens are predicted.
+
+        A backward pass belongs inside. ``below`` are the hidden states [B, T, H] under the first
+        layer with experts, where they are known.
+
+        Parameters
+        ----------
+        input_ids, labels
+            Right-padded rows [B, T]; every expert reads all rows. The base is causal, so
+            padding to the right needs no mask.
+        """
+        self._check_slots(slots)
+        m = len(slots)
+        selection = Selection(tuple(adapter_name(slot) for slot in slots))
+        if self.trunk:
+            selection.spread, selection.below = m, below
+        with self._selection.replaced(selection):
+            rows = input_ids if self.trunk else input_ids.repeat(m, 1)  # expert-major
+            output = self.backbone.model.base_model(input_ids=rows, use_cache=False)
+            hidden: Tensor = output.last_hidden_state.view(m, *input_ids.shape, -1)
+            yield hidden[:, :, :-1][:, is_target(labels)]
+
+    @property
+    def below(self) -> Tensor | None:
+        """The hidden states [B, T, H] under the first expert in the pass that runs, if shared."""
+        return self._selection.seen
 
     def _check_slots(self, slots: Sequence[int]) -> None:
         if not slots or not all(0 <= slot < self.slots for slot in slots):
@@ -209,17 +251,7 @@ class Experts:
 
     def close(self) -> None:
         """Take the adapters off; the base is as it was and takes other experts."""
+        if self.trunk:
+            self.trunk.close()
         self._peft.unload()
         self._parameters = {}
-
-
-def _zero_master(module: nn.Module, device: torch.device) -> nn.Parameter:
-    shape = module.get_parameter("weight").shape
-    master = nn.Parameter(torch.zeros(shape, device=device), requires_grad=False)
-    module.register_parameter("weight", master)
-    return master
-
-
-def _home(device: torch.device) -> torch.device:
-    """Return where an expert lives: with its layer, but on the CPU under a base without weights."""
-    return torch.device("cpu") if device.type == "meta" else device

@@ -13,6 +13,7 @@ from fedvemoe_app import seeds
 from fedvemoe_app.data.batches import Batch, Example, by_length, shuffled
 from fedvemoe_app.data.encoded import EncodedTasks
 from fedvemoe_app.em import family as em
+from fedvemoe_app.em import successive
 from fedvemoe_app.model.experts import Experts, Factor
 from fedvemoe_app.model.likelihood import token_log_lik
 from fedvemoe_app.model.objective import Posterior
@@ -20,6 +21,7 @@ from fedvemoe_app.model.training import b_gradient, fit
 
 Factors = Literal["alternate", "B", "both"]
 ExpertWeight = Literal["posterior", "silo"]
+Probing = Literal["full", "successive"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class LanguageFamily:
         The silo's name; with ``seed`` it names the stream that shuffles training batches.
     row_cap
         Most tokens times experts in one forward pass.
+    probing
+        Whether a probe asks all experts about all examples (see ``em.successive``).
 
     """
 
@@ -67,6 +71,7 @@ class LanguageFamily:
     training: Training
     row_cap: int
     seed: int
+    probing: Probing = "full"
 
     @property
     def size(self) -> int:
@@ -79,8 +84,36 @@ class LanguageFamily:
         """Return the probe's likelihood [T, m] under the experts at ``slots``."""
         self.experts.load(experts, range(_size(experts)))
         top_up = () if held_out_only else self.data.top_up
-        log_lik, lengths = self.log_lik((*self.data.probe, *top_up), slots)
-        return em.Probe(log_lik, tuple(lengths.tolist()), held_out=len(self.data.probe))
+        examples = (*self.data.probe, *top_up)
+        many = len(slots) >= successive.FEWEST and len(examples) >= 2 * successive.PART
+        ask = self._in_two_parts if self.probing == "successive" and many else self._all_at_once
+        log_lik, lengths = ask(examples, slots)
+        return em.Probe(log_lik, lengths, held_out=len(self.data.probe))
+
+    def _all_at_once(
+        self, examples: Sequence[Example], slots: Sequence[int]
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        log_lik, lengths = self.log_lik(examples, slots, keep=True)
+        return log_lik, tuple(lengths.tolist())
+
+    def _in_two_parts(
+        self, examples: Sequence[Example], slots: Sequence[int]
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """Ask the experts that cannot matter about the first part alone (``em.successive``)."""
+        numbers = range(len(examples))
+        first = list(numbers[:: successive.PART])
+        second = [number for number in numbers if number % successive.PART]
+        found, lengths = self._all_at_once([examples[number] for number in first], slots)
+        if found.isnan().any():  # a broken expert: whoever asked will say so
+            return self._all_at_once(examples, slots)
+        able, weights, ratios = successive.judged(found, lengths)
+        asked = [slot for slot, one in zip(slots, able.tolist(), strict=True) if one]
+        rest, more = self._all_at_once([examples[number] for number in second], asked)
+        rest = successive.completed(rest, able, weights, ratios)
+        parts = dict(zip(first, torch.split(found, list(lengths)), strict=True))
+        parts |= dict(zip(second, torch.split(rest, list(more)), strict=True))
+        whole = [parts[number] for number in numbers]
+        return torch.cat(whole), tuple(map(len, whole))
 
     def fit(
         self, experts: em.Experts, slots: Sequence[int], weights: Tensor, round_: int
@@ -151,10 +184,15 @@ class LanguageFamily:
         rng = seeds.stream(self.seed, "batches", self.name, round_)
         return shuffled(self.data.train, self.training.batch_size, self._pad, rng)
 
-    def log_lik(self, examples: Sequence[Example], slots: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return nats per target token [N, m] under the loaded experts, and tokens per example."""
+    def log_lik(
+        self, examples: Sequence[Example], slots: Sequence[int], *, keep: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return nats per target token [N, m] under the loaded experts, and tokens per example.
+
+        ``keep`` says that the same examples will come again (see ``token_log_lik``).
+        """
         batches = by_length(examples, self.training.batch_size, self._pad)
-        return token_log_lik(self.experts, batches, slots, row_cap=self.row_cap)
+        return token_log_lik(self.experts, batches, slots, row_cap=self.row_cap, keep=keep)
 
     def start_gradient(self, experts: em.Experts) -> dict[str, Tensor]:
         """Return the gradient of the probe's mean loss with respect to B of the first expert."""

@@ -65,21 +65,6 @@ class Head:
             yield slice(start, start + size)
 
 
-def target_hidden(model: Any, input_ids: Tensor, labels: Tensor, experts: int) -> Tensor:
-    """Return the last hidden states [m, N, H] from which the N target tokens are predicted.
-
-    Parameters
-    ----------
-    input_ids, labels
-        Right-padded rows [B, T]; every one of the ``experts`` active experts reads all rows.
-        The base is causal, so padding to the right needs no mask.
-    """
-    rows = input_ids.repeat(experts, 1)  # [m*B, T], expert-major
-    output = model.base_model(input_ids=rows, use_cache=False).last_hidden_state
-    hidden: Tensor = output.view(experts, *input_ids.shape, -1)  # [m, B, T, H]
-    return hidden[:, :, :-1][:, is_target(labels)]
-
-
 def is_target(labels: Tensor) -> Tensor:
     """Return [B, T-1]: whether the token after this position is a target."""
     return labels[:, 1:] != IGNORED

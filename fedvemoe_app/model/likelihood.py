@@ -11,11 +11,16 @@ from torch import Tensor
 from fedvemoe_app.data.batches import Batch
 from fedvemoe_app.model.advice import advice
 from fedvemoe_app.model.experts import Experts
-from fedvemoe_app.model.head import is_target, target_hidden, target_tokens
+from fedvemoe_app.model.head import is_target, target_tokens
 
 
 def token_log_lik(
-    experts: Experts, batches: Iterable[Batch], slots: Sequence[int], *, row_cap: int
+    experts: Experts,
+    batches: Iterable[Batch],
+    slots: Sequence[int],
+    *,
+    row_cap: int,
+    keep: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the log-likelihoods of all target tokens under each slot.
 
@@ -25,6 +30,9 @@ def token_log_lik(
         Largest number of token rows (sequences x padded length x experts) of one forward
         pass; a single longer sequence still goes through. Start at 2,000 on a CPU, at
         16,000 on an accelerator.
+    keep
+        Whether the same text will come again: where experts share the lower layers, the
+        hidden states under the first expert are kept for it.
 
     Returns
     -------
@@ -37,7 +45,7 @@ def token_log_lik(
     for batch in batches:
         length = batch.input_ids.shape[1]
         log_lik = experts.backbone.room.redo(
-            partial(_batch_log_lik, experts, batch, slots),
+            partial(_batch_log_lik, experts, batch, slots, keep=keep),
             row_cap=row_cap,
             rows=batch.input_ids.numel() * len(slots),
             least=length,
@@ -50,28 +58,39 @@ def token_log_lik(
     return torch.cat([torch.empty(0, len(slots), dtype=torch.float64), *ordered]), lengths
 
 
-def _batch_log_lik(experts: Experts, batch: Batch, slots: Sequence[int], row_cap: int) -> Tensor:
+def _batch_log_lik(
+    experts: Experts, batch: Batch, slots: Sequence[int], row_cap: int, *, keep: bool
+) -> Tensor:
     """Return [N, m] for one batch, tokens in its own order, in blocks of at most ``row_cap``."""
     sequences, length = batch.input_ids.shape
     fit = max(1, row_cap // length)  # sequences x experts of one forward pass
     group = min(len(slots), max(1, fit // sequences))
     size = max(1, fit // group)
-    columns = [
-        [
-            _block(experts, batch, slice(first, first + size), slots[start : start + group])
-            for first in range(0, sequences, size)
-        ]
-        for start in range(0, len(slots), group)
+    groups = [slots[start : start + group] for start in range(0, len(slots), group)]
+    blocks = [
+        _block(experts, batch, slice(first, first + size), groups, keep)
+        for first in range(0, sequences, size)
     ]
-    return torch.cat([torch.cat(column) for column in columns], dim=1)
+    return torch.cat(blocks)
 
 
 @torch.no_grad()
-def _block(experts: Experts, batch: Batch, rows: slice, slots: Sequence[int]) -> Tensor:
-    """Return [N, m], float64 on the CPU, of some rows under some slots: one forward pass."""
-    backbone = experts.backbone
+def _block(
+    experts: Experts, batch: Batch, rows: slice, groups: Sequence[Sequence[int]], keep: bool
+) -> Tensor:
+    """Return [N, m], float64 on the CPU, of some rows: one forward pass for each group of slots.
+
+    What the groups share, the layers below the first expert, is run for the first of them alone.
+    """
+    backbone, trunk = experts.backbone, experts.trunk
     input_ids = batch.input_ids[rows].to(backbone.device)
     labels = batch.labels[rows].to(backbone.device)
-    with experts.active(slots) as model:
-        hidden = target_hidden(model, input_ids, labels, len(slots))
-    return backbone.head.token_log_lik(hidden, target_tokens(labels)).cpu()
+    below = trunk.kept.get(input_ids) if trunk and keep else None
+    columns = []
+    for slots in groups:
+        with experts.hidden(slots, input_ids, labels, below) as hidden:
+            below = experts.below
+            columns.append(backbone.head.token_log_lik(hidden, target_tokens(labels)).cpu())
+    if trunk and keep and below is not None:
+        trunk.kept.put(input_ids, below)
+    return torch.cat(columns, dim=1)

@@ -9,7 +9,8 @@ example (FedEM) the posterior is that of the example.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,7 +21,7 @@ from fedvemoe_app.data.batches import Batch
 from fedvemoe_app.em.mixture import token_posterior
 from fedvemoe_app.em.responsibilities import evidence
 from fedvemoe_app.model.experts import Experts
-from fedvemoe_app.model.head import Head, is_target, target_hidden, target_tokens
+from fedvemoe_app.model.head import Head, is_target, target_tokens
 
 Posterior = Literal["token", "sequence"]
 
@@ -83,14 +84,23 @@ class _Pieces:
     labels: Tensor
     slots: tuple[int, ...]
 
+    @contextmanager
+    def _hidden(self) -> Iterator[Tensor]:
+        """Give the targets' last hidden states [m, N, H]; a backward pass belongs inside."""
+        experts = self.experts
+        with (
+            experts.backbone.checkpointing(),
+            experts.hidden(self.slots, self.input_ids, self.labels) as hidden,
+        ):
+            yield hidden
+
     def together(self, weights: Tensor, gamma: float, rows: Tensor | None) -> Sums:
         """Train all experts in one pass.
 
         ``rows`` [N] are the examples that tokens belong to, where an example has one expert.
         """
         head, targets = self.experts.backbone.head, target_tokens(self.labels)
-        with self.experts.active(self.slots) as model, self.experts.backbone.checkpointing():
-            hidden = target_hidden(model, self.input_ids, self.labels, len(self.slots))
+        with self._hidden() as hidden:
             if rows is None:
                 return _backward(head, hidden, targets, _by_token(weights, gamma))
             log_lik = head.token_log_lik(hidden.detach(), targets)
@@ -112,15 +122,13 @@ class _Pieces:
     @torch.no_grad()
     def log_lik(self) -> Tensor:
         """Return log p_k(y_t) [N, m], float64 nats."""
-        with self.experts.active(self.slots) as model:
-            hidden = target_hidden(model, self.input_ids, self.labels, len(self.slots))
-        return self.experts.backbone.head.token_log_lik(hidden, target_tokens(self.labels))
+        with self._hidden() as hidden:
+            return self.experts.backbone.head.token_log_lik(hidden, target_tokens(self.labels))
 
     def given(self, posterior: Tensor) -> Sums:
         """Train with a ``posterior`` [N, m] that is known; the loss is not told."""
         head, targets = self.experts.backbone.head, target_tokens(self.labels)
-        with self.experts.active(self.slots) as model, self.experts.backbone.checkpointing():
-            hidden = target_hidden(model, self.input_ids, self.labels, len(self.slots))
+        with self._hidden() as hidden:
             return _backward(head, hidden, targets, _as_known(posterior, posterior.new_zeros(())))
 
 

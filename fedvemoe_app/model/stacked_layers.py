@@ -7,7 +7,9 @@ with another ``forward``, so parameters, names and files stay PEFT's own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -21,11 +23,29 @@ class Selection:
     """The adapters that the rows of the next forward pass belong to; all layers share one.
 
     ``kept`` holds the stacked factors (A, B) of each layer over many passes in which no expert
-    changes; None stacks them anew in every pass, as training must.
+    changes; None stacks them anew in every pass, as training must. ``spread``, ``below`` and
+    ``seen`` are for the layers below the first expert (``model.trunk``).
     """
 
     adapters: tuple[str, ...] = ()
     kept: dict[StackedLora, tuple[Tensor, Tensor]] | None = None
+    spread: int = 0
+    below: Tensor | None = None
+    seen: Tensor | None = None
+
+    @contextmanager
+    def replaced(self, other: Selection) -> Iterator[None]:
+        """Take the fields of ``other`` for a while; all layers hold this one object."""
+        before = replace(self)
+        self._take(other)
+        try:
+            yield
+        finally:
+            self._take(before)
+
+    def _take(self, other: Selection) -> None:
+        for field in fields(self):
+            setattr(self, field.name, getattr(other, field.name))
 
 
 class StackedLora:

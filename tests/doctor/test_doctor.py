@@ -157,7 +157,9 @@ def test_scarce_memory_is_a_warning(words: list[str], monkeypatch: pytest.Monkey
     monkeypatch.setattr(RESOURCES + "psutil.virtual_memory", lambda: free)
     result = call(*words, "device=cpu")
     assert result.exit_code == 0, result.output
-    assert "batch-size" in rows(result, "warning")[0]
+    (row,) = rows(result, "warning")
+    assert "gradient-checkpointing=true" in row
+    assert "activations" in row
 
 
 # A silo of a deployment.

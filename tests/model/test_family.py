@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedvemoe_app.data.encoded import EncodedTasks
+from fedvemoe_app.em import successive
 from fedvemoe_app.model.experts import Experts
 from fedvemoe_app.model.family import LanguageFamily, Training, default_row_cap, factor_of
 from tests.model import tiny
@@ -176,3 +177,33 @@ def test_what_a_strategy_asks_of_training_reaches_the_fit(family: Make, option: 
         assert same(asked.delta, plain.delta)
     else:
         assert not same(asked.delta, plain.delta)
+
+
+def test_a_probe_in_two_parts_asks_less_and_keeps_tokens_in_order(
+    attach: Callable[..., Experts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goes red when parts are put together in another order than the examples'."""
+    able = torch.tensor([True, False, True, False, True])
+    judged = successive.judged
+    monkeypatch.setattr(successive, "judged", lambda *first: (able, *judged(*first)[1:]))
+    experts = attach(slots=5)
+    data = replace(DATA, probe=tuple(tiny.examples(12, seed=5)))
+    training = Training(steps=1, batch_size=4, learning_rate=0.01)
+    full = LanguageFamily("silo-00", experts, data, training, row_cap=500, seed=0)
+    tensors = bank(full, experts=5)
+    expected = full.probe(tensors, range(5))
+    rows: list[int] = []
+    handle = experts.backbone.model.model.layers[0].register_forward_pre_hook(
+        lambda _, args: rows.append(args[0].shape[0])
+    )
+    found = replace(full, probing="successive").probe(tensors, range(5))
+    handle.remove()
+    assert found.lengths == expected.lengths
+    torch.testing.assert_close(
+        found.log_lik[:, able], expected.log_lik[:, able], rtol=1e-5, atol=1e-5
+    )
+    assert not torch.allclose(found.log_lik[:, ~able], expected.log_lik[:, ~able])
+    first = len(range(0, 14, successive.PART))
+    assert sum(rows) == 5 * first + 3 * (14 - first)
+    whole = replace(full, probing="successive").probe(tensors, range(3))
+    assert torch.equal(whole.log_lik, full.probe(tensors, range(3)).log_lik)  # too few to save

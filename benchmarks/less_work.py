@@ -1,0 +1,272 @@
+"""Less work for the same decisions: what a probe of many experts can leave out.
+
+``python -m benchmarks.less_work [--seeds N] [--silos N] [--rounds R] [--json FILE] [k=v ...]``
+
+A small federation without Flower, with twelve experts and neither lifecycle nor private slot, keeps
+every probe in full; on those matrices each idea is tried afterwards: how far are the
+responsibilities from those of the full probe, and what part of the token rows was asked for.
+Then the probes are timed, in turns, and the runs compared by their final perplexity.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+from statistics import mean, median
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.timing import Clock, in_turns
+from fedvemoe_app.config import RunConfig
+from fedvemoe_app.em import round as em
+from fedvemoe_app.em import successive
+from fedvemoe_app.em.family import Probe
+from fedvemoe_app.em.responsibilities import infer
+from fedvemoe_app.em.state import Bank
+from fedvemoe_app.evaluation.scores import pool
+from fedvemoe_app.evaluation.suite import evaluate
+from fedvemoe_app.model.backbone import load_backbone
+from fedvemoe_app.model.bases import locate
+from fedvemoe_app.model.family import LanguageFamily
+from fedvemoe_app.overrides import gather
+from fedvemoe_app.silo import Silo, experts_on, open_silo
+from fedvemoe_app.terms import inference
+
+EXPERTS = 12
+WARM_UP = 2  # rounds in which a silo trains the expert it drew
+EVERY = 3  # rounds after which an expert that was skipped is asked again
+CLOSE = 0.02
+PRIOR = torch.full((EXPERTS,), 1 / EXPERTS, dtype=torch.float64)
+SETTINGS = (
+    f"k-init={EXPERTS}",
+    f"k-max={EXPERTS}",
+    "lifecycle=false",
+    "private-slot=off",
+    "generate-examples=0",
+    "torch-threads=1",
+)
+VARIANTS: Mapping[str, Mapping[str, str]] = {
+    "full": {"layers": "all", "probing": "full"},
+    "successive": {"layers": "all", "probing": "successive"},
+    "upper": {"layers": "upper", "probing": "full"},
+    "upper, successive": {"layers": "upper", "probing": "successive"},
+}
+
+
+@dataclass
+class Federation:
+    """Silos of one variant, their bank, and by silo every probe since the warm-up."""
+
+    families: list[LanguageFamily]
+    bank: Bank
+    probes: list[list[Probe]]
+    ppl: float = 0.0
+    beliefs: list[em.Belief] = field(default_factory=list)
+
+
+def main(
+    settings: Annotated[list[str] | None, typer.Argument(help="Settings as key=value.")] = None,
+    seeds: Annotated[int, typer.Option(min=1)] = 2,
+    silos: Annotated[int, typer.Option(min=2)] = 6,
+    rounds: Annotated[int, typer.Option(min=WARM_UP + 1)] = 6,
+    repeats: Annotated[int, typer.Option(min=1)] = 3,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write results here.")] = None,
+) -> None:
+    """Measure what probing less does to responsibilities, seconds and perplexity."""
+    console = Console()
+    words = [*SETTINGS, *(settings or [])]
+    config = RunConfig.from_flat(gather(RunConfig, None, words))
+    runs: dict[tuple[str, int], Federation] = {}
+    found: dict[str, Any] = {"settings": words, "perplexity": {label: [] for label in VARIANTS}}
+    for seed in range(seeds):
+        for label, variant in VARIANTS.items():
+            made = _federation(_seeded(config, seed), silos, rounds, **variant)
+            runs[label, seed] = made
+            found["perplexity"][label].append(made.ppl)
+            console.print(f"{label}, seed {seed}: perplexity {made.ppl:.4f}", highlight=False)
+    found["decisions"] = decisions([runs["full", seed] for seed in range(seeds)])
+    console.print(_decided(found["decisions"]))
+    found["seconds"] = seconds({label: runs[label, 0] for label in VARIANTS}, repeats)
+    console.print(_timed(found["seconds"]))
+    if json_file:
+        json_file.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def _seeded(config: RunConfig, seed: int) -> RunConfig:
+    return replace(config, output=replace(config.output, seed=seed))
+
+
+def _federation(
+    config: RunConfig, silos: int, rounds: int, *, layers: str, probing: str
+) -> Federation:
+    """Run a federation of a variant to its end."""
+    opened = [open_silo(config, index, silos) for index in range(silos)]
+    backbone = load_backbone(locate(config.model.model_name), device=config.model.device)
+    experts = experts_on(backbone, replace(config.model, adapter_layers=layers), EXPERTS)
+    families = [
+        replace(silo.family, experts=experts, probing=probing)  # type: ignore[arg-type]
+        for silo in opened
+    ]
+    bank = Bank.start(experts.initial(config.output.seed), alive=EXPERTS)
+    made = Federation(families, bank, [[] for _ in opened])
+    for round_ in range(1, rounds + 1):
+        _round(config, opened, made, round_)
+    _assess(config, made)
+    made.ppl = pool(
+        score
+        for family, belief in zip(made.families, made.beliefs, strict=True)
+        for score in evaluate(family, belief, max_new_tokens=1).values()
+    ).ppl
+    return made
+
+
+def _round(config: RunConfig, silos: Sequence[Silo], made: Federation, round_: int) -> None:
+    if round_ > WARM_UP:
+        _assess(config, made)
+        weights = [belief.train for belief in made.beliefs]
+    else:
+        weights = [silo.first_expert(EXPERTS) for silo in silos]
+    updates = [
+        em.train(family, made.bank, r, round_)
+        for family, r in zip(made.families, weights, strict=True)
+    ]
+    made.bank = em.train_step(made.bank, reduce(add, updates), silos=len(silos))
+
+
+def _assess(config: RunConfig, made: Federation) -> None:
+    probes = [em.probed(family, made.bank) for family in made.families]
+    judged = [em.judge(probe, made.bank, inference(config)) for probe in probes]
+    made.beliefs = [belief for belief, _, _ in judged]
+    for kept, probe in zip(made.probes, probes, strict=True):
+        kept.append(probe)
+    made.bank = em.assess_step(made.bank, reduce(add, (sums for _, sums, _ in judged)))
+
+
+def decisions(runs: Sequence[Federation]) -> dict[str, dict[str, float]]:
+    """Return by idea how far responsibilities are from the full probe's, and what was asked."""
+    ideas: dict[str, Callable[[list[Probe]], Iterator[tuple[Tensor, float]]]] = {
+        "every 2nd example": lambda probes: (_part(probe, 2) for probe in probes),
+        "every 4th example": lambda probes: (_part(probe, 4) for probe in probes),
+        "successive": lambda probes: map(_successive, probes),
+        "skipped by the last probe": _skipping,
+    }
+    return {idea: _compared(runs, tried) for idea, tried in ideas.items()}
+
+
+def _compared(
+    runs: Sequence[Federation], tried: Callable[[list[Probe]], Iterator[tuple[Tensor, float]]]
+) -> dict[str, float]:
+    errors, asked = [], []
+    for probes in (probes for run in runs for probes in run.probes):
+        for probe, (dense, share) in zip(probes, tried(probes), strict=True):
+            errors.append(float((dense - _dense(probe.log_lik)).abs().max()))
+            asked.append(share)
+    errors.sort()
+    return {
+        "median": median(errors),
+        "95 %": errors[int(0.95 * (len(errors) - 1))],
+        "largest": errors[-1],
+        f"within {CLOSE}": mean(error <= CLOSE for error in errors),
+        "asked": mean(asked),
+    }
+
+
+def _dense(log_lik: Tensor) -> Tensor:
+    return infer(log_lik, PRIOR, top_m=2).dense
+
+
+def _examples(probe: Probe) -> list[Tensor]:
+    return list(torch.split(probe.log_lik, list(probe.lengths)))
+
+
+def _part(probe: Probe, every: int) -> tuple[Tensor, float]:
+    part = _examples(probe)[::every]
+    return _dense(torch.cat(part)), len(part) / len(probe.lengths)
+
+
+def _successive(probe: Probe) -> tuple[Tensor, float]:
+    examples = _examples(probe)
+    first = examples[:: successive.PART]
+    able, weights, ratios = successive.judged(torch.cat(first), list(map(len, first)))
+    rest = [part for number, part in enumerate(examples) if number % successive.PART]
+    foretold = successive.completed(torch.cat(rest)[:, able], able, weights, ratios)
+    share = len(first) / len(examples)
+    asked = share + (1 - share) * float(able.double().mean())
+    return _dense(torch.cat([*first, foretold])), asked
+
+
+def _skipping(probes: list[Probe]) -> Iterator[tuple[Tensor, float]]:
+    """Skip whom the last probe found unable; ask everybody again every few rounds."""
+    able = torch.ones(EXPERTS, dtype=torch.bool)
+    for number, probe in enumerate(probes):
+        if number % EVERY == 0:
+            able = torch.ones(EXPERTS, dtype=torch.bool)
+        prior = torch.where(able, PRIOR, 0.0)
+        yield (
+            infer(probe.log_lik, prior / prior.sum(), top_m=2).dense,
+            float(able.double().mean()),
+        )
+        found, _, _ = successive.judged(probe.log_lik[:, able], probe.lengths)
+        able = able.masked_scatter(able, found)
+
+
+def seconds(runs: Mapping[str, Federation], repeats: int) -> dict[str, list[float]]:
+    """Return seconds of probing all silos, all ways in turns.
+
+    Those with experts in the upper half are timed with and without hidden states that were kept.
+    """
+    clock = Clock(runs["full"].families[0].experts.backbone.device)
+
+    def probing(run: Federation, *, kept: bool) -> Callable[[], None]:
+        def work() -> None:
+            for family in run.families:
+                if family.experts.trunk and not kept:
+                    family.experts.trunk.kept.clear()
+                em.probed(family, run.bank)
+
+        return work
+
+    works = {label: probing(run, kept=True) for label, run in runs.items()}
+    works["upper, nothing kept"] = probing(runs["upper"], kept=False)
+    for work in works.values():
+        work()
+    order = ["upper, nothing kept", *runs]  # what is kept is there when its turn comes
+    timed = in_turns([works[label] for label in order], repeats, clock)
+    return {label: list(column) for label, column in zip(order, timed, strict=True)}
+
+
+def _decided(rows: Mapping[str, Mapping[str, float]]) -> Table:
+    table = _table("Responsibilities against the full probe", *next(iter(rows.values())))
+    for idea, figures in rows.items():
+        table.add_row(idea, *(f"{value:.3f}" for value in figures.values()))
+    return table
+
+
+def _timed(seconds: Mapping[str, Sequence[float]]) -> Table:
+    table = _table("Probe of all silos", "seconds", "ratio", "min")
+    for label, taken in seconds.items():
+        ratios = [one / other for one, other in zip(seconds["full"], taken, strict=True)]
+        table.add_row(label, f"{median(taken):.2f}", f"{median(ratios):.2f}", f"{min(ratios):.2f}")
+    return table
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)
