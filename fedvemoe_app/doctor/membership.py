@@ -46,7 +46,11 @@ def node_config(file: Path) -> tuple[Finding, dict[str, Any]]:
     lacking = [key for key in ("partition-id", "identity-key") if key not in found]
     if lacking:
         return failed(f"node config {file} lacks {', '.join(lacking)}", "docs/deployment.md"), {}
-    return ok(f"node config of {silo_name(int(found['partition-id']))}"), found
+    number = found["partition-id"]
+    if not str(number).isdigit():
+        what = f"node config {file}: partition-id = {number!r} is no silo's number"
+        return failed(what, "partition-id = 0 is silo-00, 1 is silo-01, ..."), {}
+    return ok(f"node config of {silo_name(int(number))}"), found
 
 
 def identity(node: Mapping[str, Any]) -> Finding:

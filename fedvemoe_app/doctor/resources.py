@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from fedvemoe_app.config import RunConfig
@@ -18,6 +19,7 @@ from fedvemoe_app.data.holdings import bank_of
 from fedvemoe_app.doctor.finding import GIGABYTE, Finding, failed, ok, warning
 from fedvemoe_app.errors import BaseModelError, DataError, SettingError
 from fedvemoe_app.model.backbone import Backbone
+from fedvemoe_app.model.base_build import bases_folder
 from fedvemoe_app.model.bases import BUILTIN
 from fedvemoe_app.model.family import default_row_cap
 from fedvemoe_app.model.footprint import Footprint, Shape, Work, footprint
@@ -34,12 +36,35 @@ def base(settings: ModelSettings) -> tuple[Finding, Backbone | None]:
     """Check that the base can be had; return its skeleton (None for an embedded one)."""
     name = settings.model_name
     if name in BUILTIN:
-        return ok(f"base {name}: built on first use, a few minutes on a CPU"), None
+        return _embedded(name), None
     try:
         found = skeleton(name)
     except BaseModelError as error:
         return failed(f"base {name}: {error}", "set model-name to a folder or a hub name"), None
+    for file in sorted(Path(name).glob("*.safetensors")):
+        if not _readable(file):
+            fix = "copy the base again: this file is damaged or cut short"
+            return failed(f"weights {file} cannot be read", fix), None
     return ok(f"base {name}, fingerprint {found.fingerprint[:16]}"), found
+
+
+def _embedded(name: str) -> Finding:
+    """Check the place where an embedded base is built."""
+    try:
+        with tempfile.TemporaryFile(dir=bases_folder()):
+            return ok(f"base {name}: built on first use, a few minutes on a CPU")
+    except (BaseModelError, OSError) as error:
+        fix = "set FEDVEMOE_CACHE to a folder that this user may write to"
+        return failed(f"base {name} cannot be built: {error}", fix)
+
+
+def _readable(file: Path) -> bool:
+    """Whether a file of weights is whole, as its header says."""
+    try:
+        with safe_open(file, "pt") as weights:
+            return bool(weights.keys())
+    except (OSError, SafetensorError):
+        return False
 
 
 def memory(config: RunConfig, found: Backbone | None) -> Finding:

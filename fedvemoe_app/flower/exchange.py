@@ -23,7 +23,7 @@ from fedvemoe_app.flower.parts import (
     size_of,
     whole,
 )
-from fedvemoe_app.flower.wire import arrays_in, texts_in
+from fedvemoe_app.flower.wire import arrays_in, text_size
 
 Answer = RecordDict | RunError
 """What a silo's reply holds, or why there is none."""
@@ -189,7 +189,7 @@ def _require_size(content: RecordDict, plan: Plan | None, most: int) -> None:
     found = max(size_of(content), plan.total if plan else 0)
     if found > most:
         raise RunError(f"its arrays are more than was asked for: {found} bytes, not {most}")
-    texts = sum(record.count_bytes() for record in texts_in(content).values())
+    texts = text_size(content)
     if texts > MOST_TEXTS:
         raise RunError(f"its texts are more than any answer needs: {texts} bytes")
 

@@ -190,6 +190,19 @@ def _fields(content: RecordDict, name: str, *keys: str) -> list[Tensor]:
 
 def size_in_bytes(content: RecordDict) -> int:
     """Return the payload bytes of all records, without Flower's own framing."""
-    arrays = sum(record.count_bytes() for record in arrays_in(content).values())
-    texts = sum(record.count_bytes() for record in texts_in(content).values())
-    return arrays + texts
+    return sum(record.count_bytes() for record in arrays_in(content).values()) + text_size(content)
+
+
+def text_size(content: RecordDict) -> int:
+    """Return the bytes of all records of text and small numbers.
+
+    Flower's own count fails on an empty text, which anybody may send.
+    """
+    records = texts_in(content).values()
+    return sum(len(key) + _value_size(value) for one in records for key, value in one.items())
+
+
+def _value_size(value: object) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    return sum(map(_value_size, value)) if isinstance(value, list) else 8

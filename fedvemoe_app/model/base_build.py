@@ -80,7 +80,7 @@ def build_base(
     if not any(task.splits["train"] for task in tasks):
         raise DataError("no task has a training instance to build a base model from: add some")
     name = _fingerprint(tasks, recipe, seed)
-    folder = _bases() / name
+    folder = bases_folder() / name
     with FileLock(folder.with_suffix(".lock")):
         if not _intact(folder):
             _build_into(folder, tasks, recipe, seed, on_progress)
@@ -98,7 +98,8 @@ def _recipe(size: Size, steps: int | None) -> Recipe:
     return replace(recipe, steps=steps)
 
 
-def _bases() -> Path:
+def bases_folder() -> Path:
+    """Return the cache of built bases; BaseModelError where it cannot be made."""
     cache = Path(os.environ.get("FEDVEMOE_CACHE") or Path.home() / ".cache" / "fedvemoe")
     try:
         (cache / "bases").mkdir(parents=True, exist_ok=True)

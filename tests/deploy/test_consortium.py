@@ -99,16 +99,22 @@ def test_a_consortium_ends_like_the_run_in_this_process(
         assert probe.connect_ex((address[0], int(address[2]))) != 0
 
 
-def test_a_supernode_that_is_killed_costs_its_part_and_not_the_run(
-    settings: Callable[..., Settings], place: Path
-) -> None:
-    process = start({**settings(), **CHOSEN}, place)
-    wait_for_progress(place, '"phase": "train"', process)
-    home = str(place / "nodes" / "silo-02")
+def kill_silo(place: Path, silo: str) -> None:
+    """Kill a silo's SuperNode and whatever it has started, as a power cut does."""
+    home = str(place / "nodes" / silo)
     for child in started_by(str(place)):
         with suppress(psutil.NoSuchProcess):
             if child.environ().get("FLWR_HOME") == home:
                 child.kill()
+
+
+@pytest.mark.parametrize("phase", ["assess", "train"])
+def test_a_supernode_that_is_killed_costs_its_part_and_not_the_run(
+    phase: str, settings: Callable[..., Settings], place: Path
+) -> None:
+    process = start({**settings(), **CHOSEN}, place)
+    wait_for_progress(place, f'"phase": "{phase}"', process)
+    kill_silo(place, "silo-02")
     said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
     run = read_run(place / "run")
@@ -136,6 +142,58 @@ def test_a_worker_that_is_killed_costs_one_reply_at_most(
     assert lost in ([], ["silo-02"])
     assert [row["round"] for row in run.rounds] == [0, 1]
     assert Site(place).log("silo-02").read_text().count(" serves ") == 2
+    assert living(place) == []
+
+
+@pytest.mark.parametrize("phase", ["assess", "train"])
+def test_a_supernode_killed_once_it_has_uploaded_costs_a_share_and_not_the_run(
+    phase: str, settings: Callable[..., Settings], place: Path
+) -> None:
+    """Its masks come off with the others' shares: its part is in this sum and in none after."""
+    process = start({**settings(), **CHOSEN}, place)
+    wait_for_progress(place, f'"phase": "{phase}"', process)
+    wait_for_reply(place, "silo-02", phase, process)
+    kill_silo(place, "silo-02")
+    said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    run = read_run(place / "run")
+    lost = {row["numbers"]["silo"] for row in run.events if row["event"] == "dropout"}
+    assert lost == {"silo-02"}
+    assert [row["round"] for row in run.rounds] == [0, 1]
+    assert sum(run.rounds[1]["mass"] or ()) == pytest.approx(SILOS - 1)
+    assert living(place) == []
+
+
+def wait_for_reply(place: Path, silo: str, phase: str, process: subprocess.Popen[str]) -> None:
+    """Wait until a silo's own upload of the phase has come in."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        text = (place / "run" / "progress.jsonl").read_text()
+        _, _, since = text.partition(f'"phase": "{phase}"')
+        lines = [line for line in since.splitlines() if f'"{silo}"' in line]
+        setup = 2 if phase == "assess" else 0  # the first sum's keys and shares are replies, too
+        if len(lines) > setup:
+            return
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, phase
+        time.sleep(0.1)
+
+
+def test_a_superlink_that_is_killed_fails_the_run_in_words_and_keeps_its_rows(
+    settings: Callable[..., Settings], place: Path
+) -> None:
+    process = start({**settings(), **CHOSEN}, place)
+    wait_for_progress(place, '"phase": "train"', process)
+    for child in started_by(str(place)):
+        with suppress(psutil.NoSuchProcess):
+            if "flower-superlink" in " ".join(child.cmdline()[:2]):
+                child.kill()
+    said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1, said
+    assert said.count("error:") == 1
+    assert "last lines of" in said
+    assert "Traceback" not in said.partition("last lines of")[0]
+    assert [row["round"] for row in read_run(place / "run").rounds] == [0]
     assert living(place) == []
 
 

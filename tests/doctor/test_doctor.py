@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import ssl
 import threading
@@ -162,6 +163,23 @@ def test_scarce_memory_is_a_warning(words: list[str], monkeypatch: pytest.Monkey
     assert "activations" in row
 
 
+def test_weights_that_are_cut_short_fail(
+    words: list[str], small_base: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(small_base, tmp_path / "base")
+    (weights,) = base.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    fails(call(*words, f"model-name={base}"), weights, "copy the base again")
+
+
+def test_a_cache_that_cannot_be_written_fails(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").write_text("a file in its place")
+    monkeypatch.setenv("FEDVEMOE_CACHE", str(tmp_path / "cache"))
+    fails(call(*words, "model-name=builtin:tiny"), "cannot be built", "set FEDVEMOE_CACHE")
+
+
 # A silo of a deployment.
 
 
@@ -187,6 +205,7 @@ NODES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "no key": ({"identity_key": '"/nowhere.pem"'}, ("/nowhere.pem", "fedvemoe roster create")),
     "no identity": ({"identity_key": ""}, ("lacks identity-key", "docs/deployment.md")),
     "not TOML": ({"device": "auto auto"}, ("node config", "TOML")),
+    "no number": ({"partition_id": '"one"'}, ("partition-id = 'one'", "partition-id = 0")),
     "no roster": ({"roster": ""}, ("roster", "set roster and consortium-key")),
     "another's key": ({"partition_id": "2"}, ("not that of silo-02", "new roster")),
     "no data": ({"data_path": ""}, ("data-path is missing", "node config")),

@@ -217,6 +217,13 @@ def test_other_fields_are_no_bank_and_no_belief(fields: dict[str, Tensor]) -> No
         get_belief(content)
 
 
+@pytest.mark.parametrize("empty", ["", b"", []])
+def test_an_empty_text_has_a_size(empty: str | bytes | list[int]) -> None:
+    """Flower's own count raises, and a silo could end the run with it."""
+    content = RecordDict({"x": ConfigRecord({"key": empty})})
+    assert size_in_bytes(content) == 3
+
+
 def test_size_counts_values_and_facts() -> None:
     content = RecordDict()
     put_tensors(content, "x", {"a": torch.zeros(1000)})
