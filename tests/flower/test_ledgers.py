@@ -1,7 +1,6 @@
 """A silo's ledger on its own disk: a later run, of a later process, cannot have a sum twice.
 
-Removed by hand, each turned a test here red: reading the ledger; writing it before the reply;
-its mode; refusing one that was changed; refusing where none can be written.
+Removed by hand, it turned a test here red: writing the ledger.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""A run that was cut goes on from its last complete round, and ends as if it never had been.
-
-Removed by hand, each turned a test here red: each part of a checkpoint by itself (bank, rule,
-crowds, scales, recorder, lifecycle, sums), the bank as it was sent, truncating the journal, every
-record of a silo's memory, the checks of settings, base and bank, the lock.
-"""
+"""A run that was cut goes on from its last complete round, and ends as if it never had been."""
 
 from __future__ import annotations
 

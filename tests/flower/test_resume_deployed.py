@@ -1,8 +1,4 @@
-"""A deployment that goes on: each silo from its own disk, or as a newcomer where it has nothing.
-
-Removed by hand, each turned a test here red: storing in state-path; the newcomer's own E-step; the
-events; the place that a server names.
-"""
+"""A deployment that goes on: each silo from its own disk, or as a newcomer where it has nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """States on disk: what is read is what was written, or there is a word why not.
 
-Removed by hand, each turned a test here red: the checksum; the format; writing beside the place;
-the mode of the file; forgetting old rounds.
+Removed by hand, each turned a test here red: the checksum; the format; forgetting old rounds.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a silo never does twice, over all of its runs, and how little it must remember for that.
 
 Removed by hand, each turned a test here red: the run in the key of sessions; runs that are over;
-the survivors by model; joining the ledger of earlier runs; sealing it; telling sums without
-arrays apart by run.
+the survivors by model; joining the ledger of earlier runs; telling sums without arrays apart by
+run.
 """
 
 from __future__ import annotations
