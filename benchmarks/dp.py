@@ -14,8 +14,8 @@ import torch
 
 from fedvemoe_app.client_app import app
 from fedvemoe_app.config import RunConfig
-from fedvemoe_app.flower.inprocess import InProcessGrid
-from fedvemoe_app.flower.run import run
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid
+from fedvemoe_app.flower.server.run import run
 from fedvemoe_app.report.journal import read_run
 
 SETTINGS: dict[str, bool | int | float | str] = {
@@ -48,7 +48,7 @@ def perplexities(silos: int, form: str, folder: str) -> tuple[list[float], float
     dp, _, noise = form.partition(":")
     changes = {"dp": dp, "log-dir": folder, "run-name": form.replace(":", "-")}
     settings = {**SETTINGS, **changes, **({"dp-noise": float(noise)} if noise else {})}
-    with patch("fedvemoe_app.flower.run.draw_all"):
+    with patch("fedvemoe_app.flower.server.run.draw_all"):
         grid = InProcessGrid(app, settings, silos)
         rows = read_run(run(grid, RunConfig.from_flat(settings))).rounds
     return [row["ppl"] for row in rows if row["ppl"]], rows[-1].get("epsilon")

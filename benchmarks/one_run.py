@@ -17,8 +17,8 @@ from benchmarks.studies import Away
 from fedvemoe_app.client_app import app
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.assign import silo_name
-from fedvemoe_app.flower.inprocess import InProcessGrid
-from fedvemoe_app.flower.run import run
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid
+from fedvemoe_app.flower.server.run import run
 from fedvemoe_app.overrides import gather
 
 

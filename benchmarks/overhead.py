@@ -29,7 +29,7 @@ from fedvemoe_app.report.progress import Tail
 
 ACTOR = "ClientAppActor"
 ROOT = Path(__file__).parents[1]
-START = "from fedvemoe_app.cli import app; app()"
+START = "from fedvemoe_app.cli.main import app; app()"
 STAGES = (
     "command: imports, checks",
     "Flower and server start",

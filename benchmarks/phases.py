@@ -24,7 +24,7 @@ from fedvemoe_app.em import round as em
 from fedvemoe_app.em.round import Belief
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment, Update
-from fedvemoe_app.flower.wire import get_bank, get_tensors, put_bank, put_tensors
+from fedvemoe_app.flower.messages.wire import get_bank, get_tensors, put_bank, put_tensors
 from fedvemoe_app.model.family import LanguageFamily
 from fedvemoe_app.seeds import stream
 from fedvemoe_app.silo import Silo

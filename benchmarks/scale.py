@@ -32,7 +32,7 @@ from rich.table import Table
 from benchmarks.scale_silos import distant, process_seconds
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.errors import FedVemoeError, RunError
-from fedvemoe_app.flower.run import run
+from fedvemoe_app.flower.server.run import run
 from fedvemoe_app.overrides import gather
 from fedvemoe_app.report.journal import read_run
 from fedvemoe_app.report.manifest import manifest
@@ -113,7 +113,7 @@ def measured(silos: int, rounds: int, words: list[str]) -> Cost:
 @contextmanager
 def without_pictures() -> Iterator[None]:
     """Leave out what a run draws at its end."""
-    place = "fedvemoe_app.flower.run."
+    place = "fedvemoe_app.flower.server.run."
     with patch(f"{place}draw_all"), patch(f"{place}write_page"):
         yield
 

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from fedvemoe_app.client_app import app
 from fedvemoe_app.data.assign import silo_name
-from fedvemoe_app.flower import phases
-from fedvemoe_app.flower.inprocess import InProcessGrid, Settings
-from fedvemoe_app.flower.template import Template
-from fedvemoe_app.flower.wire import get_facts, put_facts, put_tensors
+from fedvemoe_app.flower.messages.template import Template
+from fedvemoe_app.flower.messages.wire import get_facts, put_facts, put_tensors
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid, Settings
+from fedvemoe_app.flower.silo import phases
 
 PUSH, PULL, SPENT, END = b"push", b"pull", b"spent", b"end"
 

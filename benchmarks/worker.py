@@ -25,7 +25,7 @@ from benchmarks.worker_app import WITH, WITHOUT
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.deploy.consortium import last_lines
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.processes import (
+from fedvemoe_app.flower.programs.processes import (
     all_ended,
     environment_of,
     free_port,

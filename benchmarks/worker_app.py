@@ -30,7 +30,7 @@ def trivial(message: Message, context: Context) -> Message:
 @server.main()
 def main(grid: Grid, context: Context) -> None:
     """Write the seconds of every exchange, one JSON line each, to ``out-json``."""
-    from fedvemoe_app.flower.consortium import wait_for_nodes
+    from fedvemoe_app.flower.server.consortium import wait_for_nodes
 
     config = RunConfig.from_flat(context.run_config)
     nodes = wait_for_nodes(grid, 2, config.rounds.phase_timeout)
@@ -53,8 +53,8 @@ def main(grid: Grid, context: Context) -> None:
 def _who(grid: Grid, node: int, config: RunConfig) -> str:
     """Introduce the server to a silo, as a run does; the first of them has a worker."""
     from fedvemoe_app.flower.code import code_hash
-    from fedvemoe_app.flower.run import lay_out
-    from fedvemoe_app.flower.wire import get_facts, put_facts
+    from fedvemoe_app.flower.messages.wire import get_facts, put_facts
+    from fedvemoe_app.flower.server.run import lay_out
 
     content = RecordDict()
     base = lay_out(config).backbone.fingerprint
@@ -67,8 +67,8 @@ def _who(grid: Grid, node: int, config: RunConfig) -> str:
 def _assessment(config: RunConfig) -> RecordDict:
     """Return the message of a phase that probes one expert: a bank, and little to do with it."""
     from fedvemoe_app.em.state import Bank
-    from fedvemoe_app.flower.run import lay_out
-    from fedvemoe_app.flower.wire import put_bank, put_facts
+    from fedvemoe_app.flower.messages.wire import put_bank, put_facts
+    from fedvemoe_app.flower.server.run import lay_out
 
     content = RecordDict()
     put_bank(content, Bank.start(lay_out(config).initial(config.output.seed), alive=1))

@@ -1,4 +1,4 @@
-"""The ClientApp: a thin door. A message in, this silo's step (``flower.answers``), a reply out.
+"""The ClientApp: a thin door: a message in, a step (``flower.silo.answers``), a reply out.
 
 A deployment starts a process per message. The step is done in it, or by the silo's resident worker,
 which has torch and the base in memory: the door loads neither.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedvemoe_app.flower.by_worker import reply_to
+from fedvemoe_app.flower.silo.by_worker import reply_to
 
 app = ClientApp()
 

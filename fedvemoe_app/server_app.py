@@ -20,7 +20,7 @@ def main(grid: Grid, context: Context) -> None:
     """Check the settings, then run; an exception ends the run as failed."""
     config = RunConfig.from_flat(context.run_config)
     asked = set() if config.output.roster else warm_up(grid)
-    from fedvemoe_app.flower.run import run
+    from fedvemoe_app.flower.server.run import run
 
     await_warm(grid, asked, config.rounds.phase_timeout)
     run(grid, config)

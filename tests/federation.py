@@ -19,8 +19,8 @@ from flwr.clientapp import ClientApp
 from fedvemoe_app.client_app import app as client_app
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.task import Instance, Task
-from fedvemoe_app.flower.inprocess import InProcessGrid, Tamper
-from fedvemoe_app.flower.run import run
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid, Tamper
+from fedvemoe_app.flower.server.run import run
 from fedvemoe_app.report.journal import Run, read_run
 
 DEFINITION = "Answer the words."
@@ -101,7 +101,7 @@ def federate(
     """Run a federation in this process and return what its folder holds."""
     grid = InProcessGrid(cast(ClientApp, app), settings, silos, tamper=tamper)
     prepare(grid)
-    with nullcontext() if pictures else patch("fedvemoe_app.flower.run.draw_all"):
+    with nullcontext() if pictures else patch("fedvemoe_app.flower.server.run.draw_all"):
         return read_run(run(grid, RunConfig.from_flat(settings)))
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from fedvemoe_app.cli import app
-from fedvemoe_app.reference import settings_table
+from fedvemoe_app.cli.main import app
+from fedvemoe_app.cli.reference import settings_table
 from tests.federation import Settings, federate
 
 runner = CliRunner()
@@ -19,7 +19,7 @@ runner = CliRunner()
 def no_flower(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     """Note it when a simulation would have been started."""
     started: list[object] = []
-    monkeypatch.setattr("fedvemoe_app.launch.simulate", lambda *what: started.append(what))
+    monkeypatch.setattr("fedvemoe_app.cli.launch.simulate", lambda *what: started.append(what))
     monkeypatch.setenv("COLUMNS", "200")
     yield started
     assert started == []
@@ -120,7 +120,7 @@ def test_a_good_run_reaches_flower_with_its_settings(
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedvemoe_app.launch.simulate", stop)
+        patch.setattr("fedvemoe_app.cli.launch.simulate", stop)
         result = call("run", "--silos", "3", *words(settings(run_name="good", k_init=3)))
     assert result.exit_code != 0
     ((flat, resources, log, _),) = no_flower  # type: ignore[misc]

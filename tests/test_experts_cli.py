@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedvemoe_app.api import load_run
-from fedvemoe_app.cli import app
+from fedvemoe_app.cli.main import app
 from fedvemoe_app.report.journal import Run
 from tests.federation import DEFINITION
 from tests.test_cli import call, refused

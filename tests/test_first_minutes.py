@@ -15,8 +15,8 @@ from typer.core import TyperArgument
 from typer.testing import CliRunner
 
 from fedvemoe_app import __version__
-from fedvemoe_app.cli import app
-from fedvemoe_app.commands import settings_that_begin
+from fedvemoe_app.cli.commands import settings_that_begin
+from fedvemoe_app.cli.main import app
 
 
 def leaves_of(

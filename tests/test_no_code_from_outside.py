@@ -73,7 +73,7 @@ def test_what_is_looked_for_is_found(text: str) -> None:
     assert list(offences(ast.parse(text)))
 
 
-WIRE = ("flower/wire.py", "secagg/codec.py", "secagg/roster.py", "report/jsonl.py")
+WIRE = ("flower/messages/wire.py", "secagg/codec.py", "secagg/roster.py", "report/jsonl.py")
 
 
 @pytest.mark.parametrize("name", WIRE)

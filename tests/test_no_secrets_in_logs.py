@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from flwr.app import Message
 
-from fedvemoe_app.flower.inprocess import InProcessGrid
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid
 from fedvemoe_app.secagg import keys, memory
 from fedvemoe_app.secagg.roster import Identity
 from tests.federation import Settings, federate

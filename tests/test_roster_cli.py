@@ -14,10 +14,10 @@ import pytest
 from flwr.app import Context, RecordDict
 from typer.testing import CliRunner, Result
 
-from fedvemoe_app.cli import app
+from fedvemoe_app.cli.main import app
 from fedvemoe_app.errors import SettingError
-from fedvemoe_app.flower.secure_silo import secagg_advertise
-from fedvemoe_app.flower.words import get_own, put_own
+from fedvemoe_app.flower.messages.words import get_own, put_own
+from fedvemoe_app.flower.silo.secure import secagg_advertise
 from fedvemoe_app.secagg.roster import Identity, Roster
 from fedvemoe_app.secagg.server import Server
 from fedvemoe_app.secagg.spec import SessionSpec

@@ -21,10 +21,10 @@ from flwr.cli.build import build_fab_from_disk
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from fedvemoe_app.cli.reference import settings_table
 from fedvemoe_app.config import RunConfig
-from fedvemoe_app.flower.manifest import app_manifest, app_tables
+from fedvemoe_app.flower.programs.manifest import app_manifest, app_tables
 from fedvemoe_app.overrides import gather
-from fedvemoe_app.reference import settings_table
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fedvemoe_app"
@@ -39,11 +39,9 @@ LAYERS = {
     **dict.fromkeys(("em", "secagg", "dp", "worker"), 1),
     **dict.fromkeys(("data", "strategies"), 2),
     "model": 3,
-    **dict.fromkeys(("evaluation", "report", "silo", "personal", "flower", "console"), 4),
-    **dict.fromkeys(("terms", "served", "onboarding", "commands"), 4),
-    **dict.fromkeys(("server_app", "client_app", "launch", "reference", "cli"), 5),
-    **dict.fromkeys(("roster_cli", "report_cli", "experts_cli", "consortium_cli", "doctor_cli"), 5),
-    **dict.fromkeys(("api", "conversation", "deploy", "doctor"), 5),
+    **dict.fromkeys(("evaluation", "report", "silo", "personal", "flower"), 4),
+    **dict.fromkeys(("terms", "served", "onboarding"), 4),
+    **dict.fromkeys(("server_app", "client_app", "cli", "api", "deploy", "doctor"), 5),
 }
 """The layer of each package or module; it imports from lower layers and from itself."""
 
@@ -71,21 +69,15 @@ SIDEWAYS = {
     ("onboarding", "served"): "a silo that was not there meets the experts of a run",
     ("onboarding", "evaluation"): "it is scored as every silo is",
     ("onboarding", "report"): "its mixture has the form of the others",
-    ("experts_cli", "api"): "a command calls one thing",
-    ("experts_cli", "conversation"): "questions and answers are a command's input and output",
-    ("conversation", "api"): "answers come from a run",
-    ("cli", "experts_cli"): "the commands on experts are commands",
-    ("cli", "launch"): "a command calls one thing",
-    ("cli", "reference"): "a command prints the reference",
-    ("cli", "roster_cli"): "the commands on keys are commands",
-    ("cli", "report_cli"): "the commands on results are commands",
     ("report", "evaluation"): "counts of silos and local baselines are read as they were written",
-    ("cli", "consortium_cli"): "holding a consortium is a command",
-    ("consortium_cli", "deploy"): "a command calls one thing",
-    ("cli", "doctor_cli"): "an examination is a command",
-    ("doctor_cli", "doctor"): "a command makes the checks and shows them",
+    ("cli", "api"): "a command calls one thing",
+    ("cli", "deploy"): "a command calls one thing",
+    ("cli", "doctor"): "a command makes the checks and shows them",
 }
 """The steps within a layer, each with its reason."""
+
+EDGE = {"code": 0, "shelf": 0, "messages": 1, "sums": 2, "silo": 3, "resume": 3, "server": 4}
+"""The same within the Flower edge; its programs stand apart."""
 
 ALGORITHM = {"torch", "numpy"}
 FLOWER_EDGE = {"flower", "server_app", "client_app"}
@@ -137,6 +129,19 @@ def test_imports_point_down(file: Path) -> None:
         assert lower or other == mine or (mine, other) in SIDEWAYS, f"{mine} imports {name}"
 
 
+def room_of(module: str) -> str:
+    """Return the room of the Flower edge that a module belongs to; "" for its face and others."""
+    return [*module.removeprefix("fedvemoe_app.flower").split("."), ""][1]
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "flower").rglob("*.py")), ids=module_of)
+def test_imports_point_down_within_the_flower_edge(file: Path) -> None:
+    mine = room_of(module_of(file))
+    edge = [name for name in ours(file) if name.startswith("fedvemoe_app.flower.")]
+    for other in {room_of(name) for name in edge} - {mine}:
+        assert EDGE[other] < EDGE[mine], f"{mine} imports {other}"
+
+
 def test_every_sideways_step_is_still_taken() -> None:
     taken = {(part_of(module_of(file)), part_of(name)) for file in FILES for name in ours(file)}
     assert set(SIDEWAYS) <= taken
@@ -182,7 +187,7 @@ def pyproject() -> dict[str, Any]:
 
 def test_defaults_have_one_truth_in_three_places() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert app_tables() in text, "copy the output of fedvemoe_app.flower.manifest.app_tables()"
+    assert app_tables() in text, "copy the output of flower.programs.manifest.app_tables()"
     assert pyproject()["tool"]["flwr"]["app"]["config"] == RunConfig().to_flat()
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert page == settings_table(), "run: fedvemoe settings > docs/configuration.md"

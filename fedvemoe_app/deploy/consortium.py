@@ -20,7 +20,7 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.deploy.keys import CA, CERTIFICATE, KEY
 from fedvemoe_app.deploy.site import LOOPBACK, Site, prepare
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.processes import (
+from fedvemoe_app.flower.programs.processes import (
     STARTUP_SECONDS,
     all_ended,
     environment_of,
@@ -33,7 +33,7 @@ from fedvemoe_app.flower.processes import (
     unwinding,
     wait_for,
 )
-from fedvemoe_app.flower.run import lay_out
+from fedvemoe_app.flower.server.run import lay_out
 from fedvemoe_app.report.journal import read_run
 from fedvemoe_app.report.live import follow
 from fedvemoe_app.report.summary import print_summary

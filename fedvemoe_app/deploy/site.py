@@ -19,7 +19,7 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.deploy import keys
 from fedvemoe_app.deploy.holdings import write_holdings, write_tasks_of
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.processes import toml
+from fedvemoe_app.flower.programs.processes import toml
 from fedvemoe_app.settings import Value
 
 LOOPBACK = "127.0.0.1"

@@ -15,8 +15,8 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.assign import silo_name
 from fedvemoe_app.doctor.finding import Finding, failed, ok, warning
 from fedvemoe_app.errors import RunError, SettingError
-from fedvemoe_app.flower.by_worker import folder_of, has_worker, idle_seconds
-from fedvemoe_app.flower.premises import on_premises
+from fedvemoe_app.flower.silo.by_worker import folder_of, has_worker, idle_seconds
+from fedvemoe_app.flower.silo.premises import on_premises
 from fedvemoe_app.secagg.roster import Identity, read_roster
 from fedvemoe_app.worker.door import door_of
 from fedvemoe_app.worker.place import Owner

@@ -99,7 +99,7 @@ def compare(runs: Sequence[Run], reference: str | None = None) -> Comparison:
     Raises
     ------
     RunError
-        Where ``reference`` names no group, or a local run's baselines are damaged.
+        Where ``cli.reference`` names no group, or a local run's baselines are damaged.
     """
     names = _names(runs)
     seeds = [run.config.get("seed") for run in runs]
@@ -210,7 +210,7 @@ def _rank(entries: Sequence[Entry]) -> float:
 
 
 def _chosen(groups: Sequence[str], reference: str | None) -> str | None:
-    """Return the group that ``reference`` names; local where it is not given and is there."""
+    """Return the group that ``cli.reference`` names; local where it is not given and is there."""
     wanted = reference or LOCAL
     fitting = [name for name in groups if wanted in (name, name.split(" ")[0])]
     if wanted in fitting:

@@ -1,6 +1,6 @@
 """What makes one federated algorithm differ from another, as data.
 
-All of them run in the same loop (``flower.strategy``) on the same batches, and are evaluated
+All of them run in the same loop (``flower.server.strategy``) on the same batches, and are evaluated
 alike. A method chooses the silo's responsibility rule, its local objective, what stays at the
 silo, and the server's rule; the rest is shared, so that a comparison compares nothing else.
 """

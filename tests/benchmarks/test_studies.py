@@ -18,7 +18,7 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.assign import silo_name
 from fedvemoe_app.data.holdings import tasks_of
 from fedvemoe_app.em.lifecycle.rules import Kind
-from fedvemoe_app.flower.run import check
+from fedvemoe_app.flower.server.run import check
 from fedvemoe_app.report.journal import read_run
 from fedvemoe_app.strategies.registry import settle
 from tests.federation import SILOS, Settings
@@ -51,7 +51,7 @@ def make(job: strategies.Job) -> None:
     app = typer.Typer()
     app.command()(one_run.main)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedvemoe_app.flower.run.draw_all", lambda run: [])
+        patch.setattr("fedvemoe_app.flower.server.run.draw_all", lambda run: [])
         done = CliRunner().invoke(app, job.command[3:])
     assert done.exit_code == 0, done.output
     assert done.output.strip().endswith(job.folder.name)

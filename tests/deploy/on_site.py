@@ -11,7 +11,7 @@ from typing import Any
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.tasklist import read_task_list
 from fedvemoe_app.deploy.site import Site, prepare
-from fedvemoe_app.flower.inprocess import InProcessGrid
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid
 from tests.federation import SILOS, Settings
 
 

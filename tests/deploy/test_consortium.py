@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from fedvemoe_app.deploy.site import Site
-from fedvemoe_app.flower.processes import started_by
+from fedvemoe_app.flower.programs.processes import started_by
 from fedvemoe_app.report.journal import read_run
 from tests.deploy.on_site import deployed
 from tests.federation import SILOS, Settings, federate, without_seconds

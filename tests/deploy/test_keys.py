@@ -25,7 +25,7 @@ from fedvemoe_app.deploy.keys import (
     write_identities,
     write_node_key,
 )
-from fedvemoe_app.flower.processes import healthy
+from fedvemoe_app.flower.programs.processes import healthy
 from fedvemoe_app.secagg.roster import Identity, read_roster
 
 

@@ -10,7 +10,7 @@ import click
 import pytest
 import typer
 
-from fedvemoe_app.cli import app
+from fedvemoe_app.cli.main import app
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.overrides import gather
 from tests.docs.pages import PAGES, ROOT, Line, command_lines, spoken_commands, text_of

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedvemoe_app.cli import app
+from fedvemoe_app.cli.main import app
 from tests.docs.pages import DOCS, Line, command_lines
 from tests.federation import Settings, write_tasks
 

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from fedvemoe_app.cli import app
+from fedvemoe_app.cli.main import app
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.deploy.keys import CA, CERTIFICATE, KEY, write_certificates
 from fedvemoe_app.deploy.site import Site, prepare
-from fedvemoe_app.flower.processes import free_port
+from fedvemoe_app.flower.programs.processes import free_port
 from fedvemoe_app.model.backbone import load_backbone
 from tests.federation import SILOS, Settings
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedvemoe_app.em.sketch import Clusters, centred, join, moments, nearest, project
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Sums
-from fedvemoe_app.flower.start import find_clusters
+from fedvemoe_app.flower.server.start import find_clusters
 from tests.bigram import Bigram
 
 S = TypeVar("S", bound=Sums)

@@ -11,5 +11,5 @@ import pytest
 def no_pause() -> Iterator[None]:
     """A void sum is asked for again at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedvemoe_app.flower.vetting.pause", lambda attempt: 0.0)
+        patch.setattr("fedvemoe_app.flower.server.vetting.pause", lambda attempt: 0.0)
         yield

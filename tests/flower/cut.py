@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
-from fedvemoe_app.flower.inprocess import InProcessGrid, Tamper
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid, Tamper
 from fedvemoe_app.report.journal import Run
 from tests.federation import Settings, federate
 from tests.flower.open_world import is_in, plain

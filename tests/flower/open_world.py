@@ -11,8 +11,8 @@ from flwr.app import Message
 from torch import Tensor
 
 from fedvemoe_app.em.state import Bank
-from fedvemoe_app.flower.inprocess import Tamper
-from fedvemoe_app.flower.wire import get_bank, get_facts, get_tensors
+from fedvemoe_app.flower.messages.wire import get_bank, get_facts, get_tensors
+from fedvemoe_app.flower.programs.inprocess import Tamper
 from fedvemoe_app.report.journal import Run
 from tests.federation import Settings
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from fedvemoe_app.client_app import app as client_app
 from fedvemoe_app.data.assign import silo_name
-from fedvemoe_app.flower.inprocess import InProcessGrid, Tamper
-from fedvemoe_app.flower.one_reply import OneReplyGrid, Tally, sums_of
-from fedvemoe_app.flower.secure import SecureGrid
-from fedvemoe_app.flower.summing import SummingGrid
-from fedvemoe_app.flower.template import Template
-from fedvemoe_app.flower.wire import put_facts, put_tensors
+from fedvemoe_app.flower.messages.template import Template
+from fedvemoe_app.flower.messages.wire import put_facts, put_tensors
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid, Tamper
+from fedvemoe_app.flower.sums.one_reply import OneReplyGrid, Tally, sums_of
+from fedvemoe_app.flower.sums.plain import SummingGrid
+from fedvemoe_app.flower.sums.secure import SecureGrid
 from fedvemoe_app.secagg.roster import Roster
 from fedvemoe_app.secagg.simulated import simulated_roster
 
@@ -105,7 +105,7 @@ class SmallSums:
             put_tensors(reply, "sums", self.values[int(context.node_config["partition-id"])])
             return reply
 
-        patch.setattr("fedvemoe_app.flower.phases.train", train)
+        patch.setattr("fedvemoe_app.flower.silo.phases.train", train)
 
     def message(self, node: int, template: Template | None = TEMPLATE) -> Message:
         """Return the message of the next sum to a node, without the protocol's part."""

@@ -15,11 +15,11 @@ from flwr.common.serde import recorddict_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
 
 from fedvemoe_app.client_app import app
-from fedvemoe_app.flower import by_worker
-from fedvemoe_app.flower.answers import BROKEN, REFUSED
-from fedvemoe_app.flower.inprocess import InProcessGrid
-from fedvemoe_app.flower.parts import cut, following
-from fedvemoe_app.flower.wire import put_tensors
+from fedvemoe_app.flower.messages.parts import cut, following
+from fedvemoe_app.flower.messages.wire import put_tensors
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid
+from fedvemoe_app.flower.silo import by_worker
+from fedvemoe_app.flower.silo.answers import BROKEN, REFUSED
 from fedvemoe_app.worker.place import Owner
 from tests.federation import SILOS, Settings, federate, without_seconds
 from tests.worker.living import end_workers, workers
@@ -161,7 +161,7 @@ def test_a_process_whose_gpu_is_lost_ends(
 
     cuda = SimpleNamespace(is_initialized=lambda: True, synchronize=synchronize)
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
-    monkeypatch.setattr("fedvemoe_app.flower.answers._phase", None)
+    monkeypatch.setattr("fedvemoe_app.flower.silo.answers._phase", None)
     InProcessGrid(app, {}, 1)  # so that messages have an origin
     packed = [by_worker._packed(x) for x in (Message(RecordDict(), 1, "query"), context_of(node))]
     if sound:

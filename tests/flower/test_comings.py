@@ -12,8 +12,8 @@ from flwr.clientapp import ClientApp
 from fedvemoe_app.client_app import app as client_app
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.inprocess import InProcessGrid
-from fedvemoe_app.flower.run import run
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid
+from fedvemoe_app.flower.server.run import run
 from fedvemoe_app.report.journal import Run, read_run
 from tests.federation import SILOS, Settings, without_seconds
 from tests.flower.open_world import QUICK, Watch
@@ -56,7 +56,7 @@ def play(settings: Callable[..., Settings]) -> Callable[..., tuple[Run, Watch]]:
         watch = Watch()
         flat = {**settings(), **EVERY, "num-server-rounds": rounds, **changes}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("fedvemoe_app.flower.run.draw_all", lambda ended: [])
+            patch.setattr("fedvemoe_app.flower.server.run.draw_all", lambda ended: [])
             return read_run(run(Comings(flat, watch, there), RunConfig.from_flat(flat))), watch
 
     return played

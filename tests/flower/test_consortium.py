@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedvemoe_app.flower.consortium import Consortium, sample_size
+from fedvemoe_app.flower.server.consortium import Consortium, sample_size
 
 NAMES = [f"silo-{i:02d}" for i in range(10)]
 

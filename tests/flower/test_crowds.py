@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fedvemoe_app.em.state import Bank
-from fedvemoe_app.flower.crowds import Crowds
+from fedvemoe_app.flower.server.crowds import Crowds
 
 
 def bank(*alive: bool) -> Bank:

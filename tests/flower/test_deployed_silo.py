@@ -81,8 +81,8 @@ def test_the_server_reads_no_data(settings: Settings, site: Site) -> None:
         raise AssertionError
 
     with (
-        patch("fedvemoe_app.flower.agreed.bank_of", no_bank),
-        patch("fedvemoe_app.flower.agreed.assignment_of", no_bank),
+        patch("fedvemoe_app.flower.server.agreed.bank_of", no_bank),
+        patch("fedvemoe_app.flower.server.agreed.assignment_of", no_bank),
     ):
         held = federate(settings, prepare=deployed(site))
     assert opened == []
@@ -137,7 +137,7 @@ def test_a_server_cannot_point_a_silo_at_other_data(
         opened.append(config)
         return open_own_silo(config, name, category)
 
-    with patch("fedvemoe_app.flower.phases.open_own_silo", watched):
+    with patch("fedvemoe_app.flower.silo.phases.open_own_silo", watched):
         misled = federate(pointing, prepare=deployed(site))
     told = " ".join(str(value) for config in opened for value in config.to_flat().values())
     assert str(site.folder / "data" / "silo-03") in told
@@ -175,7 +175,7 @@ def test_the_embedded_base_needs_no_path(settings: Settings, site: Site, small_b
 
     with (
         patch("fedvemoe_app.silo.locate", lambda name: str(small_base)),
-        patch("fedvemoe_app.flower.run.locate", lambda name, building: str(small_base)),
+        patch("fedvemoe_app.flower.server.run.locate", lambda name, building: str(small_base)),
     ):
         run = federate({**settings, "model-name": "builtin:tiny"}, prepare=prepare)
     assert run.events == []

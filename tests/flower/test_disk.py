@@ -15,7 +15,7 @@ import pytest
 from flwr.app import Message
 
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.wire import get_facts
+from fedvemoe_app.flower.messages.wire import get_facts
 from fedvemoe_app.report.journal import read_run
 from tests.federation import Settings, federate
 from tests.fulldisk import full_beyond

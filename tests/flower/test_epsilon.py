@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from fedvemoe_app.config_groups.dp import DpSettings
 from fedvemoe_app.errors import SettingError
-from fedvemoe_app.flower.epsilon import Spending
+from fedvemoe_app.flower.sums.epsilon import Spending
 
 
 def spent(noise: float, sums: int, delta: float = 1e-5) -> float:

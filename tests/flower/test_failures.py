@@ -13,8 +13,8 @@ from flwr.app import Context, Error, Message
 
 from fedvemoe_app.client_app import app as client_app
 from fedvemoe_app.errors import BaseModelError, DataError, RunError, SettingError
-from fedvemoe_app.flower.inprocess import InProcessGrid, Tamper
-from fedvemoe_app.flower.wire import get_facts, get_tensors, put_facts, put_tensors
+from fedvemoe_app.flower.messages.wire import get_facts, get_tensors, put_facts, put_tensors
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid, Tamper
 from fedvemoe_app.report.journal import Run
 from fedvemoe_app.report.progress import Tail
 from tests.federation import SILOS, Handler, Settings, federate, without_seconds
@@ -207,7 +207,7 @@ def test_a_silo_on_another_base_is_refused_with_both_fingerprints(
 def test_silos_with_other_code_are_refused(
     settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedvemoe_app.flower.phases.code_hash", lambda: "0" * 64)
+    monkeypatch.setattr("fedvemoe_app.flower.silo.phases.code_hash", lambda: "0" * 64)
     with pytest.raises(RunError, match=r"phase hello: 0 silos answered.*other code \(000000"):
         federate({**settings(), **QUICK})
 

@@ -10,8 +10,8 @@ import torch
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.state import Bank
-from fedvemoe_app.flower.one_reply import Tally
-from fedvemoe_app.flower.recorder import Recorder
+from fedvemoe_app.flower.server.recorder import Recorder
+from fedvemoe_app.flower.sums.one_reply import Tally
 from fedvemoe_app.report.journal import Journal
 from fedvemoe_app.report.progress import Tail
 

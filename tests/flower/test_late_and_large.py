@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Error, Message
 
-from fedvemoe_app.flower.one_reply import Tally, sums_of
-from fedvemoe_app.flower.wire import put_facts
+from fedvemoe_app.flower.messages.wire import put_facts
+from fedvemoe_app.flower.sums.one_reply import Tally, sums_of
 from tests.federation import SILOS
 from tests.flower.small_sums import SmallSums, equal
 

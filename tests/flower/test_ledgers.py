@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedvemoe_app.flower.ledgers import FILE
+from fedvemoe_app.flower.silo.ledgers import FILE
 from tests.flower.small_sums import SmallSums
 from tests.flower.test_secure_silo import LOST, Keys, pinned
 

@@ -11,8 +11,8 @@ import pytest
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.consortium import Consortium
-from fedvemoe_app.flower.membership import Membership, require_asked
+from fedvemoe_app.flower.server.consortium import Consortium
+from fedvemoe_app.flower.server.membership import Membership, require_asked
 
 STRANGER = 13
 

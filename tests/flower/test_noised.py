@@ -19,11 +19,11 @@ from torch import Tensor
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.config_groups.dp import DpSettings
 from fedvemoe_app.errors import RunError, SettingError
-from fedvemoe_app.flower.noised import NoisedGrid, release_number
-from fedvemoe_app.flower.one_reply import Tally, sums_of
-from fedvemoe_app.flower.privacy import check_dp
-from fedvemoe_app.flower.template import Template
-from fedvemoe_app.flower.wire import get_facts, get_tensors, put_facts
+from fedvemoe_app.flower.messages.privacy import check_dp
+from fedvemoe_app.flower.messages.template import Template
+from fedvemoe_app.flower.messages.wire import get_facts, get_tensors, put_facts
+from fedvemoe_app.flower.sums.noised import NoisedGrid, release_number
+from fedvemoe_app.flower.sums.one_reply import Tally, sums_of
 from fedvemoe_app.report.journal import Run
 from tests.federation import SILOS, Settings, federate, without_seconds
 from tests.flower.small_sums import TEMPLATE, SmallSums, numbers
@@ -268,7 +268,7 @@ def test_a_deployed_silo_draws_its_noise_from_the_operating_system(
         return left(sums.silos.say(sums.order(1, 1, 1)))["delta"]
 
     assert torch.equal(once(), once())
-    monkeypatch.setattr("fedvemoe_app.flower.noised_silo.simulated", lambda context: False)
+    monkeypatch.setattr("fedvemoe_app.flower.silo.noised.simulated", lambda context: False)
     assert not torch.equal(once(), once())
 
 

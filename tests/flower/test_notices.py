@@ -10,8 +10,8 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedvemoe_app.em.lifecycle.orders import Call, Notice
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.notices import get_call, get_notice, put_call, put_notice
-from fedvemoe_app.flower.wire import get_facts, get_tensors, put_facts, put_tensors
+from fedvemoe_app.flower.messages.notices import get_call, get_notice, put_call, put_notice
+from fedvemoe_app.flower.messages.wire import get_facts, get_tensors, put_facts, put_tensors
 
 PLAIN = Notice(
     round=3,

@@ -16,9 +16,15 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.parts import PIECE, PLAN, Plan, piece_in, split, whole
-from fedvemoe_app.flower.parts_silo import AHEAD, REPLY
-from fedvemoe_app.flower.wire import arrays_in, get_facts, get_tensors, put_facts, put_tensors
+from fedvemoe_app.flower.messages.parts import PIECE, PLAN, Plan, piece_in, split, whole
+from fedvemoe_app.flower.messages.wire import (
+    arrays_in,
+    get_facts,
+    get_tensors,
+    put_facts,
+    put_tensors,
+)
+from fedvemoe_app.flower.silo.parts import AHEAD, REPLY
 from tests.federation import SILOS, Settings, federate, without_seconds
 from tests.flower.small_sums import SmallSums, equal
 

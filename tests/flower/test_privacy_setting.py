@@ -8,7 +8,7 @@ import pytest
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.errors import SettingError
-from fedvemoe_app.flower.privacy import fitted
+from fedvemoe_app.flower.messages.privacy import fitted
 
 COMPACT = RunConfig(output=replace(RunConfig().output, secagg_bits=16))
 

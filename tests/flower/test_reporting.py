@@ -15,9 +15,9 @@ from flwr.app import Context, Message, RecordDict
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.evaluation.histogram import edges, transfer_edges
-from fedvemoe_app.flower.consent import reports_in_full
-from fedvemoe_app.flower.privacy import fitted
-from fedvemoe_app.flower.wire import get_facts, get_tensors, put_facts
+from fedvemoe_app.flower.messages.consent import reports_in_full
+from fedvemoe_app.flower.messages.privacy import fitted
+from fedvemoe_app.flower.messages.wire import get_facts, get_tensors, put_facts
 from fedvemoe_app.report.journal import Run
 from tests.federation import SILOS, Settings, federate, without_seconds
 

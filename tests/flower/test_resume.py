@@ -13,7 +13,7 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from fedvemoe_app.errors import BaseModelError, DataError, FedVemoeError, RunError, SettingError
-from fedvemoe_app.flower.resuming import alone_in
+from fedvemoe_app.flower.resume.resuming import alone_in
 from fedvemoe_app.report.journal import Run
 from tests.federation import SILOS, Settings, federate, write_tasks
 from tests.flower.cut import SHORT, counting, cut_at, cut_in, interrupted, resumed, same_run

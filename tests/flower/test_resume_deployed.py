@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedvemoe_app.deploy.site import Site
-from fedvemoe_app.flower.inprocess import InProcessGrid
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid
 from tests.deploy.on_site import deployed, site_of
 from tests.federation import SILOS, Settings, federate
 from tests.flower.cut import SHORT, cut_in, experts, interrupted, resumed

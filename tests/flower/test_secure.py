@@ -23,9 +23,9 @@ from torch import Tensor
 from fedvemoe_app.em.round import Belief
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Assessment
-from fedvemoe_app.flower import secure_silo
-from fedvemoe_app.flower.wire import get_facts, get_tensors
-from fedvemoe_app.flower.words import OWN, get_lanes
+from fedvemoe_app.flower.messages.wire import get_facts, get_tensors
+from fedvemoe_app.flower.messages.words import OWN, get_lanes
+from fedvemoe_app.flower.silo import secure as secure_silo
 from fedvemoe_app.report.journal import Run
 from fedvemoe_app.secagg.layout import CANARY
 from fedvemoe_app.silo import Silo

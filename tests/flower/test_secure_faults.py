@@ -17,10 +17,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordD
 
 from fedvemoe_app.client_app import app as client_app
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.inprocess import InProcessGrid, Tamper
-from fedvemoe_app.flower.template import Template
-from fedvemoe_app.flower.wire import get_facts, put_facts, put_tensors
-from fedvemoe_app.flower.words import OWN
+from fedvemoe_app.flower.messages.template import Template
+from fedvemoe_app.flower.messages.wire import get_facts, put_facts, put_tensors
+from fedvemoe_app.flower.messages.words import OWN
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid, Tamper
 from fedvemoe_app.report.journal import Run, read_run
 from fedvemoe_app.secagg.codec import is_bytes, is_map, pack, unpack
 from tests.federation import SILOS, Handler, Settings, federate, without_seconds

@@ -15,8 +15,8 @@ from flwr.common.serde import message_to_proto
 
 from fedvemoe_app.data.assign import silo_name
 from fedvemoe_app.errors import SettingError
-from fedvemoe_app.flower.demands import policy
-from fedvemoe_app.flower.secure_silo import STATE
+from fedvemoe_app.flower.silo.demands import policy
+from fedvemoe_app.flower.silo.secure import STATE
 from fedvemoe_app.secagg.codec import digest
 from fedvemoe_app.secagg.keys import unseal
 from fedvemoe_app.secagg.memory import Memory

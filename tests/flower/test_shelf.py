@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.checkpoint import Checkpoints
+from fedvemoe_app.flower.resume.checkpoint import Checkpoints
 from fedvemoe_app.flower.shelf import DamagedError, Shelf, State, replace_bytes
 
 SHARED = torch.zeros(3)

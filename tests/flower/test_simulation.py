@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedvemoe_app.flower.manifest import toml_value
+from fedvemoe_app.flower.programs.manifest import toml_value
 from fedvemoe_app.report.journal import read_run
 from tests.federation import SILOS, Settings, federate, without_seconds
 from tests.flower.cut import SHORT, same_run

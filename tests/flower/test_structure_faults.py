@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fedvemoe_app.flower.inprocess import Tamper
+from fedvemoe_app.flower.programs.inprocess import Tamper
 from fedvemoe_app.report.journal import Run
 from tests.federation import SILOS, Settings, federate
 from tests.flower.open_world import (

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedvemoe_app.flower.notices import get_notice
-from fedvemoe_app.flower.wire import get_tensors
+from fedvemoe_app.flower.messages.notices import get_notice
+from fedvemoe_app.flower.messages.wire import get_tensors
 from fedvemoe_app.report.journal import Run
 from tests.federation import Settings, federate
 from tests.flower.open_world import BIRTH, ONE_EXPERT, QUICK, TOO_MANY, Watch, plain, structure

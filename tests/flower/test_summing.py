@@ -12,10 +12,10 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.inprocess import InProcessGrid
-from fedvemoe_app.flower.one_reply import Tally, sums_of
-from fedvemoe_app.flower.summing import SummingGrid
-from fedvemoe_app.flower.wire import put_facts, put_tensors, size_in_bytes
+from fedvemoe_app.flower.messages.wire import put_facts, put_tensors, size_in_bytes
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid
+from fedvemoe_app.flower.sums.one_reply import Tally, sums_of
+from fedvemoe_app.flower.sums.plain import SummingGrid
 
 Answer = RecordDict | Error | None
 

@@ -12,8 +12,8 @@ from flwr.app import RecordDict
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.em.statistics import Update
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.template import WEIGHT_BOUND, Scales, Template, first_scale
-from fedvemoe_app.flower.words import layout_of
+from fedvemoe_app.flower.messages.template import WEIGHT_BOUND, Scales, Template, first_scale
+from fedvemoe_app.flower.messages.words import layout_of
 from fedvemoe_app.secagg.layout import Accumulator
 from fedvemoe_app.secagg.ring import Ring
 from tests.flower.small_sums import SHAPES, TEMPLATE, numbers

@@ -25,7 +25,7 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fedvemoe_app.flower.wire import arrays_in, size_in_bytes, vector_of
+from fedvemoe_app.flower.messages.wire import arrays_in, size_in_bytes, vector_of
 from tests.federation import HOUSES, TASKS_PER_HOUSE, Settings, federate
 
 QUICK: Settings = {

@@ -12,10 +12,10 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedvemoe_app.config_groups.rounds import RoundSettings
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower import vetting
-from fedvemoe_app.flower.one_reply import Tally
-from fedvemoe_app.flower.vetting import MOST_VOID, Vetting, accepted
-from fedvemoe_app.flower.wire import put_facts, put_tensors
+from fedvemoe_app.flower.messages.wire import put_facts, put_tensors
+from fedvemoe_app.flower.server import vetting
+from fedvemoe_app.flower.server.vetting import MOST_VOID, Vetting, accepted
+from fedvemoe_app.flower.sums.one_reply import Tally
 
 VOID = Tally(0, {"silo-01": "on fire"}, void="2 of 4 clients left, need 3")
 FINAL = replace(VOID, final=True)

@@ -12,7 +12,7 @@ from flwr.app import Context, Message, RecordDict
 
 from fedvemoe_app.client_app import app
 from fedvemoe_app.config import RunConfig
-from fedvemoe_app.flower.inprocess import InProcessGrid
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid
 from fedvemoe_app.server_app import main
 
 SETTINGS = RunConfig().to_flat()
@@ -41,7 +41,7 @@ def sent_at_the_start(**changes: str) -> tuple[Watched, list[Message]]:
     grid, seen = Watched(), list[Message]()
     context = Context(1, 0, {}, RecordDict(), {**SETTINGS, **changes})
     with patch(
-        "fedvemoe_app.flower.run.run",
+        "fedvemoe_app.flower.server.run.run",
         lambda grid, config: seen.extend(grid.sent * all(grid.replied)),
     ):
         main(grid, context)

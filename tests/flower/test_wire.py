@@ -19,7 +19,7 @@ from torch import Tensor
 from fedvemoe_app.em.round import Belief
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.wire import (
+from fedvemoe_app.flower.messages.wire import (
     get_bank,
     get_belief,
     get_facts,

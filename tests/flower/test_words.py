@@ -10,9 +10,9 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.template import Template
-from fedvemoe_app.flower.wire import put_facts, put_tensors
-from fedvemoe_app.flower.words import (
+from fedvemoe_app.flower.messages.template import Template
+from fedvemoe_app.flower.messages.wire import put_facts, put_tensors
+from fedvemoe_app.flower.messages.words import (
     KAPPA,
     OWN,
     get_lanes,

@@ -21,11 +21,11 @@ from fedvemoe_app.em.round import Belief
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.errors import FedVemoeError
 from fedvemoe_app.evaluation.transfer import read_baselines
-from fedvemoe_app.flower import wire, words
-from fedvemoe_app.flower.notices import get_call, get_notice, put_call, put_notice
-from fedvemoe_app.flower.parts import Plan, piece_in, split, whole
-from fedvemoe_app.flower.reports import read_reports
-from fedvemoe_app.flower.template import Template
+from fedvemoe_app.flower.messages import wire, words
+from fedvemoe_app.flower.messages.notices import get_call, get_notice, put_call, put_notice
+from fedvemoe_app.flower.messages.parts import Plan, piece_in, split, whole
+from fedvemoe_app.flower.messages.template import Template
+from fedvemoe_app.flower.server.reports import read_reports
 from fedvemoe_app.model.adapter_files import WEIGHTS, read_adapter, write_adapter
 from fedvemoe_app.report import jsonl
 from fedvemoe_app.report.journal import read_run

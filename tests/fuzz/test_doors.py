@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as runs
 from hypothesis import strategies as some
 
-from fedvemoe_app.flower.inprocess import Tamper
+from fedvemoe_app.flower.programs.inprocess import Tamper
 from tests.federation import SILOS, Settings, federate
 from tests.flower.small_sums import SmallSums
 from tests.fuzz.mutations import record_mutated

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from fedvemoe_app.cli import app
+from fedvemoe_app.cli.main import app
 from fedvemoe_app.report.comparable import collect
 from fedvemoe_app.report.compare import METRICS, compare
 from fedvemoe_app.report.plot_compare import draw

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from fedvemoe_app.cli import app
+from fedvemoe_app.cli.main import app
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.report.journal import Run, read_run

@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
-from fedvemoe_app.cli import app
+from fedvemoe_app.cli.main import app
 from fedvemoe_app.report import plot_paper
 from fedvemoe_app.report.lifecycle import Life, lives
 from fedvemoe_app.report.paper_curves import PHASES

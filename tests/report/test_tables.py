@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from fedvemoe_app.cli import app
+from fedvemoe_app.cli.main import app
 from fedvemoe_app.report.tables import flat
 from tests.report.synthetic import make_run
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.evaluation.transfer import read_baselines
-from fedvemoe_app.flower.inprocess import InProcessGrid
-from fedvemoe_app.flower.memory import recall_own
-from fedvemoe_app.flower.wire import get_tensors
+from fedvemoe_app.flower.messages.wire import get_tensors
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid
+from fedvemoe_app.flower.silo.memory import recall_own
 from fedvemoe_app.personal import Personal
 from fedvemoe_app.report.journal import Run
 from fedvemoe_app.strategies.registry import STRATEGIES
@@ -310,7 +310,7 @@ def test_what_a_strategy_cannot_do_is_refused_before_any_silo_is_asked(
         def __init__(self) -> None:
             """Know of no silo: whoever asks for one fails."""
 
-    from fedvemoe_app.flower.run import run
+    from fedvemoe_app.flower.server.run import run
 
     with pytest.raises(SettingError) as error:
         run(Nobody(), RunConfig.from_flat(flat))

@@ -1,0 +1,1 @@
+"""Flower's own programs, and a grid without them."""

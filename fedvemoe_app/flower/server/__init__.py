@@ -1,0 +1,1 @@
+"""The server's end: a run, its strategy, and what is written down."""

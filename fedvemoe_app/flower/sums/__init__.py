@@ -1,0 +1,1 @@
+"""Grids that return one reply, the sum: plain, secure, noised."""
