@@ -40,7 +40,7 @@ def get_notice(content: RecordDict) -> Notice | None:
             into=facts["into"],
             candidate=candidate,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RunError("record notice of a message is damaged") from error
 
 
