@@ -249,7 +249,7 @@ def test_an_existing_folder_is_refused_before_any_silo_is_asked(
 ) -> None:
     (tmp_path / "taken").mkdir()
     asked = []
-    with pytest.raises(RunError, match=r"taken exists already; choose another run-name"):
+    with pytest.raises(RunError, match=r"taken exists already: choose another run-name"):
         federate(settings(run_name="taken"), tamper=lambda m, r: asked.append(m))
     assert asked == []
 

@@ -39,6 +39,8 @@ from fedvemoe_app.silo import Silo
 
 LOG = logging.getLogger("flwr")
 KEEPING = "keeping"
+PATH = 256
+"""Characters of a folder's path in a message, or a multiple: a run's bytes are the same anywhere."""
 ELSEWHERE = {"experts", "bank", "secagg", "parts.ahead", "parts.reply", KEEPING}
 """Records of a silo's memory that are not stored, and their indexes."""
 RUNS = 4
@@ -61,8 +63,8 @@ class Keeping:
     again: bool = False
 
     def put(self, content: RecordDict) -> None:
-        """Add it to a message."""
-        put_facts(content, KEEPING, asdict(self))
+        """Add it to a message, whose size does not tell how long the folder's path is."""
+        put_facts(content, KEEPING, {**asdict(self), "folder": _padded(self.folder)})
 
     @classmethod
     def get(cls, content: RecordDict) -> Self:
@@ -77,6 +79,11 @@ class Keeping:
             } if len(run) == 32 and set(run) <= set("0123456789abcdef") and keep > 0:
                 return cls(run, folder, keep, round_, again)
         raise RunError(f"record {KEEPING} of a message is damaged")
+
+
+def _padded(folder: str) -> str:
+    """Return the path with slashes at its end, which name the same folder."""
+    return folder + "/" * (-len(folder) % PATH)
 
 
 def take_up(content: RecordDict, context: Context, silo: Silo) -> int | None:

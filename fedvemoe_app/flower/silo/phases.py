@@ -62,7 +62,8 @@ def hello(content: RecordDict, context: Context) -> RecordDict:
     reply = RecordDict()
     put_tensors(reply, "sums", {})
     held = lasting.take_up(content, context, silo)
-    put_facts(reply, "report", {"name": silo.name, "held": held})
+    known = {} if held is None else {"held": held}
+    put_facts(reply, "report", {"name": silo.name, **known})
     return reply
 
 
