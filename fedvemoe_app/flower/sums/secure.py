@@ -144,9 +144,9 @@ class SecureGrid(OneReplyGrid):
     def _ready(
         self, sent: Mapping[str, Message], timeout: float | None
     ) -> tuple[Server, dict[str, bytes]]:
-        """Return a session in which all that are asked have shared; a fresh one if need be."""
+        """Return a session of those that are asked, who all have shared; a fresh one if need be."""
         ready, self._upcoming = self._upcoming, None
-        if ready and ready[1].keys() == sent.keys():
+        if ready and ready[1].keys() == sent.keys() == set(ready[0].spec.cohort):
             return ready
         server = self._session(sent)
         self._ask(server, "advertise", server.spec.to_bytes(), server.take_advertisement, timeout)
