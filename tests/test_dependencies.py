@@ -19,8 +19,8 @@ SOURCES = {
     "tests": ["dev"],
     "benchmarks": ["dev"],
 }
-OPTIONAL = {"bitsandbytes", "tensorboard", "wandb", "mlflow", "dp-accounting"}
-"""Imported by the package only where it is asked for; each is an extra of its own."""
+OPTIONAL = {"bitsandbytes", "tensorboard", "wandb", "mlflow", "dp-accounting", "atheris"}
+"""Imported only where it is asked for; each is an extra of its own."""
 
 
 def declared(extras: list[str]) -> set[str]:

@@ -128,4 +128,4 @@ def test_names_become_absolute_only_where_there_is_such_a_folder(key: str, here:
 
 def test_every_setting_that_names_a_file_is_among_the_paths() -> None:
     sounds_like_one = [key for key in LEAVES if key.endswith(("-file", "-json", "-dir"))]
-    assert sorted([*sounds_like_one, "roster"]) == sorted(PATHS)
+    assert sorted([*sounds_like_one, "roster", "resume"]) == sorted(PATHS)

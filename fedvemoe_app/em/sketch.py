@@ -18,6 +18,9 @@ from torch import Tensor
 from fedvemoe_app import seeds
 from fedvemoe_app.em.statistics import Sums
 
+EQUAL = 1e-6
+"""Relative difference of summed cosines that is rounding: sums of integers and of floats."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moments(Sums):
@@ -85,6 +88,8 @@ def seeds_of(second: Tensor, clusters: int, restarts: int, rng: np.random.Genera
     """Draw first centroids [R, K, d]: random directions in the leading eigenspace of ``second``."""
     _, vectors = torch.linalg.eigh(second)
     basis = vectors[:, -max(clusters, 2) :]
+    largest = basis.gather(0, basis.abs().argmax(dim=0, keepdim=True))
+    basis = basis * largest.sign()  # an eigenvector's sign is no more than rounding
     draws = torch.from_numpy(rng.standard_normal((restarts, clusters, basis.shape[1])))
     return unit(draws @ basis.T)
 
@@ -122,10 +127,12 @@ def lloyd(total: Clusters, opened: Tensor, fresh: Tensor) -> Tensor:
 def best(total: Clusters, least: int) -> int:
     """Return the restart with the largest summed cosine, of those with ``least`` in all clusters.
 
-    Where no restart has that many in every cluster, all are compared.
+    Where no restart has that many in every cluster, all are compared. Of equals, but for rounding,
+    it is the first.
     """
     able = (total.members.round() >= least).all(dim=1)
-    return int(torch.where(able | ~able.any(), total.cosine, -torch.inf).argmax())
+    cosine = torch.where(able | ~able.any(), total.cosine, -torch.inf)
+    return int((cosine >= cosine.max() - EQUAL * cosine.max().abs()).to(torch.uint8).argmax())
 
 
 def nearest(direction: Tensor, centroids: Tensor) -> int:

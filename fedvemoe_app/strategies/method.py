@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -23,13 +23,18 @@ Personal = Literal["none", "local", "tuned", "ditto"]
 
 
 class ServerRule(Protocol):
-    """How the server moves the experts; it may keep moments from round to round."""
+    """How the server moves the experts."""
 
     def step(self, bank: Bank, total: Update, *, silos: int) -> Bank:
         """Return the bank of living experts after the ``total`` of a round.
 
         ``silos`` is how many take part in the run, whether or not they answered.
         """
+
+
+@runtime_checkable
+class Remembering(ServerRule, Protocol):
+    """A rule that keeps moments from round to round: a run that goes on must have them."""
 
     def arrays(self) -> dict[str, Tensor]:
         """Return the moments it keeps."""
@@ -54,13 +59,6 @@ class WeightedMean:
             learning_rate=self.learning_rate,
             shrinkage=self.shrinkage,
         )
-
-    def arrays(self) -> dict[str, Tensor]:
-        """Return nothing: each step is its own."""
-        return {}
-
-    def restore(self, arrays: Mapping[str, Tensor]) -> None:
-        """Nothing to go on from."""
 
 
 def weighted_mean(config: RunConfig) -> Callable[[], ServerRule]:

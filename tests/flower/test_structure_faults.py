@@ -58,6 +58,7 @@ def voids(run: Run) -> list[tuple[int, Any]]:
     return [(row["round"], row["numbers"]["phase"]) for row in run.events if row["event"] == "void"]
 
 
+@pytest.mark.slow
 def test_masks_change_nothing_of_births(sim: Watched, make: Make) -> None:
     masked, _ = make({**SIM, "privacy": "secagg"}, BIRTH + 1)
     assert births(masked) == [BIRTH]
@@ -65,7 +66,7 @@ def test_masks_change_nothing_of_births(sim: Watched, make: Make) -> None:
     assert masked.events == sim[0].events
 
 
-@pytest.mark.parametrize("kind", ["train", "evaluate"])
+@pytest.mark.parametrize("kind", ["train", pytest.param("evaluate", marks=pytest.mark.slow)])
 def test_a_void_sum_around_a_birth_is_had_again_and_leaves_no_trace(
     kind: str, sim: Watched, make: Make
 ) -> None:
@@ -97,6 +98,7 @@ def merging(make: Make) -> Watched:
     return make(MERGE, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "round_"), [("evaluate", 4), ("train", 5)])
 def test_a_merge_goes_on_as_if_no_sum_had_been_void(
     kind: str, round_: int, merging: Watched, make: Make

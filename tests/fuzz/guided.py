@@ -1,7 +1,7 @@
 """Fuzzing guided by coverage: libFuzzer looks for bytes that take a decoder where it was not yet.
 
-``pip install atheris``, then ``python -m tests.fuzz.guided -max_total_time=300``; further options
-are libFuzzer's. The first byte of an input chooses the decoder; the others are its message. An
+``pip install -e '.[fuzz]'``, then ``python -m tests.fuzz.guided -max_total_time=300``; further
+options are libFuzzer's. The first byte of an input chooses the decoder; the others are its message. An
 error that is not clean ends it, with the input in a file ``crash-...``.
 """
 

@@ -42,7 +42,7 @@ def spoiling(rng: Random, share: float = 1.0, *, hello: bool = False) -> Tamper:
     return tamper
 
 
-@pytest.mark.parametrize("privacy", MODES)
+@pytest.mark.parametrize("privacy", [pytest.param("secagg", marks=pytest.mark.slow), "sim", "none"])
 @QUICK
 @given(rng=some.randoms(use_true_random=False))
 def test_damaged_replies_cost_one_silo_its_part(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.flower.shelf import State
-from fedvemoe_app.strategies.method import ServerRule
+from fedvemoe_app.strategies.method import Remembering, ServerRule
 
 BANK, SENT, OLD, START = "experts/", "sent/", "old/", "start/"
 
@@ -61,12 +61,13 @@ class Rule:
     rule: ServerRule
 
     def state(self) -> State:
-        """Return its moments."""
-        return State(self.rule.arrays(), {})
+        """Return its moments, if it keeps any."""
+        return State(self.rule.arrays() if isinstance(self.rule, Remembering) else {}, {})
 
     def restore(self, state: State) -> None:
         """Go on from its moments."""
-        self.rule.restore(state.arrays)
+        if isinstance(self.rule, Remembering):
+            self.rule.restore(state.arrays)
 
 
 def _changed(one: Bank, other: Bank) -> Tensor:

@@ -40,7 +40,7 @@ from fedvemoe_app.silo import Silo
 LOG = logging.getLogger("flwr")
 KEEPING = "keeping"
 PATH = 256
-"""Characters of a folder's path in a message, or a multiple: a run's bytes are the same anywhere."""
+"""Characters of a path in a message, or a multiple: a run has the same bytes wherever it lies."""
 ELSEWHERE = {"experts", "bank", "secagg", "parts.ahead", "parts.reply", KEEPING}
 """Records of a silo's memory that are not stored, and their indexes."""
 RUNS = 4
