@@ -150,7 +150,13 @@ RUNS: dict[str, tuple[Tamper, dict[str, Any], list[tuple[int, str]]]] = {
 }
 
 
-@pytest.mark.parametrize("step", RUNS)
+@pytest.mark.parametrize(
+    "step",
+    [
+        one if one in ("train", "unmask") else pytest.param(one, marks=pytest.mark.slow)
+        for one in RUNS
+    ],
+)
 def test_a_run_goes_on_as_sim_does_without_that_silo(
     step: str, settings: Callable[..., Settings]
 ) -> None:

@@ -1,8 +1,8 @@
 """Fuzzing guided by coverage: libFuzzer looks for bytes that take a decoder where it was not yet.
 
 ``pip install -e '.[fuzz]'``, then ``python -m tests.fuzz.guided -max_total_time=300``; further
-options are libFuzzer's. The first byte of an input chooses the decoder; the others are its message. An
-error that is not clean ends it, with the input in a file ``crash-...``.
+options are libFuzzer's. The first byte of an input chooses the decoder; the others are its message.
+An error that is not clean ends it, with the input in a file ``crash-...``.
 """
 
 from __future__ import annotations
