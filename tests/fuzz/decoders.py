@@ -51,12 +51,16 @@ Clean = (FedVemoeError,)
 
 @dataclass(frozen=True)
 class Decoder:
-    """``sound`` are examples that ``decode`` takes; ``mutate`` damages one; ``size`` in bytes."""
+    """``sound`` are examples that ``decode`` takes; ``mutate`` damages one; ``size`` in bytes.
+
+    A ``lenient`` one passes over what it cannot read: it refuses nothing.
+    """
 
     sound: Callable[[], list[Any]]
     decode: Callable[[Any], object]
     mutate: Callable[[Random, Any], Any] = bytes_mutated
     size: Callable[[Any], int] = len
+    lenient: bool = False
 
 
 def content_of(put: Callable[[RecordDict], object]) -> list[RecordDict]:
@@ -223,7 +227,13 @@ def place() -> Path:
     return Path(mkdtemp(prefix="fuzz-"))
 
 
-def in_file(name: str, sound: Callable[[], list[bytes]], read: Callable[[Path], object]) -> Decoder:
+def in_file(
+    name: str,
+    sound: Callable[[], list[bytes]],
+    read: Callable[[Path], object],
+    *,
+    lenient: bool = False,
+) -> Decoder:
     """A decoder that reads a file of this name."""
 
     def decode(data: bytes) -> object:
@@ -232,7 +242,7 @@ def in_file(name: str, sound: Callable[[], list[bytes]], read: Callable[[Path], 
         file.write_bytes(data)
         return read(file)
 
-    return Decoder(sound, decode)
+    return Decoder(sound, decode, lenient=lenient)
 
 
 def rows() -> list[bytes]:
@@ -325,6 +335,7 @@ DECODERS: dict[str, Decoder] = {
         "progress.jsonl",
         lambda: [b'{"event": "phase", "phase": "train", "round": 1, "rounds": 2, "expected": 4}\n'],
         progress,
+        lenient=True,
     ),
     "run": in_file("run/config.json", lambda: [b'{"seed": 1}'], lambda f: read_run(f.parent)),
     "baselines": in_file("baselines.json", baselines, read_baselines),

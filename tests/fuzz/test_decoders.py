@@ -61,7 +61,7 @@ def test_ten_thousand_damaged_messages_are_each_done_with_at_once(decoder: Decod
         begun = time.process_time()
         refused += not decoded(decoder, message)
         assert time.process_time() - begun < SECONDS, number
-    assert refused > MESSAGES / 10
+    assert decoder.lenient or refused > MESSAGES / 10
 
 
 @pytest.mark.slow

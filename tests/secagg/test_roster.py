@@ -7,6 +7,7 @@ keys; the check of a member's signature.
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 
 import pytest
 
@@ -63,3 +64,11 @@ def test_identities_are_kept_as_text() -> None:
     assert again.storage_key != BERT.storage_key
     with pytest.raises(SettingError, match="identity of anna: not an Ed25519 key"):
         Identity.from_pem("anna", "nothing")
+
+
+def test_a_key_of_a_kind_that_nobody_knows_is_refused_in_words() -> None:
+    lines = ANNA.to_pem().splitlines()
+    der = b64decode("".join(lines[1:-1])).replace(bytes.fromhex("2b6570"), bytes.fromhex("2b6575"))
+    other = "\n".join([lines[0], b64encode(der).decode(), lines[-1], ""])
+    with pytest.raises(SettingError, match="identity of anna"):
+        Identity.from_pem("anna", other)
