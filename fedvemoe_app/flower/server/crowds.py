@@ -40,7 +40,7 @@ class Crowds:
         self._members = _by_slot(members, bank)
 
     def left(self, silos: int) -> None:
-        """Note that silos went: each may be missing from any expert until the next count."""
+        """Note that silos went or are not back: each may be missing from any expert till a count."""
         self._members = self._members - silos
         self._contributors = self._contributors - silos
 
@@ -57,10 +57,6 @@ class Crowds:
         """Return which living experts [m] have a crowd in the coming training round."""
         self.counted = self._members if warming else self._contributors
         return self.counted[bank.slots] >= self._least
-
-    def missing(self, silos: int) -> None:
-        """Note that silos are not there that were counted: each may be missing from any expert."""
-        self._members, self._contributors = self._members - silos, self._contributors - silos
 
     def state(self) -> State:
         """Return the counts."""

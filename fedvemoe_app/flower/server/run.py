@@ -186,7 +186,7 @@ def _rounds(grid: Grid, config: RunConfig, place: Place, nodes: list[int], known
     parts = place.parts(strategy.parts, sums, noise, facts, membership)
     if past:
         past.saved.restore(parts)
-        strategy.crowds.missing(place.reunited(config, met, recorder, noise))
+        strategy.crowds.left(place.reunited(config, met, recorder, noise))
     strategy.done = past.saved.round if past else -1
     strategy.ended = lambda round_: place.checkpoints.save(round_, parts)
     strategy.start(noise or sums)
