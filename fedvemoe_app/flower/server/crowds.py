@@ -40,7 +40,7 @@ class Crowds:
         self._members = _by_slot(members, bank)
 
     def left(self, silos: int) -> None:
-        """Note that silos went or are not back: each may be missing from any expert till a count."""
+        """Note that silos went or are not back: each may be missing from any expert counted."""
         self._members = self._members - silos
         self._contributors = self._contributors - silos
 
