@@ -106,6 +106,15 @@ def test_lost_in_a_later_sum_whose_keys_rode_on_replies(
         assert failed == [["silo-02"] if i == first - 1 else [] for i in range(5)]
 
 
+def test_silos_fewer_than_the_last_sum_set_up_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silo that is lost in one sum is not asked for the next: what rode along was for four."""
+    sums = SmallSums(monkeypatch, tamper=losing("train", LOST))
+    assert list(sums.sum()[1].failures) == ["silo-02"]
+    total, tally = sums.sum(1, 2, 4)
+    assert (tally.answered, tally.failures, tally.void) == (SILOS - 1, {}, "")
+    assert total["count"] == SILOS - 1
+
+
 def experts(run: Run) -> list[bytes]:
     files = sorted((run.folder / "experts").rglob("*.safetensors"))
     return [path.read_bytes() for path in files]
