@@ -15,7 +15,7 @@ class SecAggRefusal(RunError):  # noqa: N818 - what it is called in the protocol
 
 
 class SecAggAbort(RunError):  # noqa: N818 - what it is called in the protocol
-    """A round is void: a phase is short of clients, or the sum did not prove itself."""
+    """A session is void: a phase is short of clients, or the sum did not prove itself."""
 
 
 def unless_aborted(ending: Callable[[], Ended]) -> Ended | None:

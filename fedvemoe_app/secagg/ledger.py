@@ -36,12 +36,12 @@ class Ledger:
             raise SecAggRefusal(f"run {spec.run} is over: this silo has taken part in newer ones")
         key = f"{spec.run}/{spec.phase}"
         newest = self.sessions.get(key, -1)
-        if spec.round <= newest:
+        if spec.serial <= newest:
             raise SecAggRefusal(
-                f"round {spec.round} of phase {spec.phase} is not newer than {newest}: "
-                "rounds never repeat"
+                f"session {spec.serial} of phase {spec.phase} is not newer than {newest}: "
+                "sessions never repeat"
             )
-        self.sessions[key] = spec.round
+        self.sessions[key] = spec.serial
         self._forget()
 
     def unmask(self, model: str, who: bytes, phase: str) -> None:

@@ -82,7 +82,7 @@ class Memory:
             if session.spec.session == id_:
                 if session.stage not in stages:
                     raise SecAggRefusal(
-                        f"round {session.spec.round} has {session.stage} already; this message "
+                        f"session {session.spec.serial} has {session.stage} already; this message "
                         f"comes after {' or '.join(stages)}, once"
                     )
                 return session

@@ -178,7 +178,9 @@ class Server:
             self._remove_masks()
             return self._opened.total()
         except (SecAggAbort, SecAggRefusal) as error:
-            raise SecAggAbort(f"phase unmask: {error}; round {self.spec.round} is void") from None
+            raise SecAggAbort(
+                f"phase unmask: {error}; session {self.spec.serial} is void"
+            ) from None
         finally:
             self._sums = None
 
@@ -215,6 +217,10 @@ class Server:
 
     # What all phases have in common.
 
+    @property
+    def _void(self) -> str:
+        return f"session {self.spec.serial} is void"
+
     def _message(self, **fields: object) -> bytes:
         return pack({"session": self.spec.session, **fields})
 
@@ -245,6 +251,6 @@ class Server:
             self._phase, self._sums = "done", None
             raise SecAggAbort(
                 f"phase {phase}: {len(left)} of {len(self.spec.cohort)} clients left, "
-                f"need {needed}; round {self.spec.round} is void"
+                f"need {needed}; {self._void}"
             )
         self._phase = following

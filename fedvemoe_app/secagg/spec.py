@@ -51,8 +51,8 @@ def least_threshold(silos: int) -> int:
 class SessionSpec:
     """One secure sum. ``hash`` goes into every signature, key and mask of it.
 
-    ``session`` 16 random bytes; ``run`` a number that grows from run to run; ``round`` one that
-    grows from session to session of a run; ``phase`` what is summed in this round (``statistics``,
+    ``session`` 16 random bytes; ``run`` a number that grows from run to run; ``serial`` one that
+    grows from session to session of a run; ``phase`` what is summed (``statistics``,
     ``vectors``, ...); ``cohort`` sorted silo names; ``threshold`` silos that every phase needs;
     ``min_survivors`` silos that a sum must hold; ``n_max`` and ``bits`` fix the ring of tensors;
     ``confirm`` asks silos to sign the survivors before they unmask (active server).
@@ -60,7 +60,7 @@ class SessionSpec:
 
     session: bytes
     run: int
-    round: int
+    serial: int
     phase: str
     cohort: tuple[str, ...]
     threshold: int
@@ -81,18 +81,18 @@ class SessionSpec:
                 f"{len(self.cohort)} silos: n_max must be at least their number"
             )
         sizes = (self.threshold, self.min_survivors)
-        if min(self.run, self.round) < 0 or not all(
+        if min(self.run, self.serial) < 0 or not all(
             1 <= size <= len(self.cohort) for size in sizes
         ):
             raise SettingError(
                 f"threshold {self.threshold} and min_survivors {self.min_survivors} must be "
-                f"1 to {len(self.cohort)}, the cohort's size, and run and round not negative"
+                f"1 to {len(self.cohort)}, the cohort's size, and run and serial not negative"
             )
 
     @classmethod
     def new(
         cls,
-        round_: int,
+        serial: int,
         phase: str,
         cohort: Iterable[str],
         *,
@@ -107,7 +107,7 @@ class SessionSpec:
         return cls(
             session=os.urandom(SESSION_BYTES),
             run=run,
-            round=round_,
+            serial=serial,
             phase=phase,
             cohort=names,
             threshold=least_threshold(len(names)),
@@ -148,7 +148,7 @@ class SessionSpec:
             "session",
             session=is_bytes(SESSION_BYTES),
             run=is_int,
-            round=is_int,
+            serial=is_int,
             phase=is_text,
             cohort=is_names,
             threshold=is_int,
@@ -208,4 +208,4 @@ class Policy:
         }
         broken = [text for text, met in demands.items() if not met]
         if broken:
-            raise SecAggRefusal(f"session of round {spec.round} refused: {'; '.join(broken)}")
+            raise SecAggRefusal(f"session {spec.serial} refused: {'; '.join(broken)}")

@@ -73,7 +73,7 @@ def test_a_server_cannot_say_that_it_is_an_earlier_run(runs: Runs) -> None:
     second = runs.next()
     second.server._run = number  # type: ignore[attr-defined]
     _, tally = second.sum()
-    assert "rounds never repeat" in tally.failures["silo-02"]
+    assert "sessions never repeat" in tally.failures["silo-02"]
 
 
 @pytest.mark.parametrize("change", ["cut", "another's"])

@@ -400,7 +400,7 @@ def test_a_message_that_comes_twice_is_refused(step: str, monkeypatch: pytest.Mo
     old = next(m for m, _ in sums.silos.seen if step_of(m) == step)
     reply = sums.silos.say(changed(old, old.content))
     assert reply.has_error()
-    assert "once" in reply.error.reason or "rounds never repeat" in reply.error.reason
+    assert "once" in reply.error.reason or "sessions never repeat" in reply.error.reason
     assert sums.sum()[1].failures == {}
 
 

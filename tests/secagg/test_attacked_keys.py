@@ -45,8 +45,8 @@ def test_a_substituted_key_is_refused() -> None:
         refuses_adverts(run, adverts | {"silo-01": forged}, "signature of silo-01")
 
 
-def test_a_key_signed_for_another_session_round_or_phase_is_refused() -> None:
-    for spec in (spec_for(4), spec_for(4, round_=8), replace(spec_for(4), phase="statistics")):
+def test_a_key_signed_for_another_session_serial_or_phase_is_refused() -> None:
+    for spec in (spec_for(4), spec_for(4, serial=8), replace(spec_for(4), phase="statistics")):
         run = Run.of(4)
         adverts = adverts_of(run)
         other = Client(member("silo-01")).advertise(spec.to_bytes())

@@ -1,6 +1,6 @@
 """Attacks on the order of things: replays, foreign sessions, steps twice, stolen state.
 
-Removed by hand, each turned a test here red: rounds never repeat; the policy is asked; each step
+Removed by hand, each turned a test here red: sessions never repeat; the policy is asked; each step
 once and in order; messages find their session; old sessions forgotten; each secret erased as soon
 as it is used; stored state sealed.
 """
@@ -28,18 +28,18 @@ from tests.secagg.consortium import (
 )
 
 
-def test_a_round_never_repeats() -> None:
+def test_a_session_never_repeats() -> None:
     client = Client(member(VICTIM))
-    first = spec_for(4, round_=7)
+    first = spec_for(4, serial=7)
     client.advertise(first.to_bytes())
-    for spec in (first, spec_for(4, round_=7), spec_for(4, round_=6)):
-        with pytest.raises(SecAggRefusal, match="rounds never repeat"):
+    for spec in (first, spec_for(4, serial=7), spec_for(4, serial=6)):
+        with pytest.raises(SecAggRefusal, match="sessions never repeat"):
             client.advertise(spec.to_bytes())
     client = Client.from_bytes(member(VICTIM), client.to_bytes())
-    with pytest.raises(SecAggRefusal, match="rounds never repeat"):
-        client.advertise(spec_for(4, round_=7).to_bytes())
-    client.advertise(replace(spec_for(4, round_=7), phase="statistics").to_bytes())
-    client.advertise(spec_for(4, round_=8).to_bytes())
+    with pytest.raises(SecAggRefusal, match="sessions never repeat"):
+        client.advertise(spec_for(4, serial=7).to_bytes())
+    client.advertise(replace(spec_for(4, serial=7), phase="statistics").to_bytes())
+    client.advertise(spec_for(4, serial=8).to_bytes())
 
 
 def test_the_policy_is_asked_before_keys_are_made() -> None:
@@ -61,9 +61,9 @@ def test_messages_of_unknown_sessions_are_refused() -> None:
 
 def test_old_sessions_are_forgotten() -> None:
     client = Client(member(VICTIM))
-    for round_ in range(MAX_SESSIONS + 3):
-        client.advertise(spec_for(4, round_=round_).to_bytes())
-    kept = [session.spec.round for session in memory_of(client).sessions]
+    for serial in range(MAX_SESSIONS + 3):
+        client.advertise(spec_for(4, serial=serial).to_bytes())
+    kept = [session.spec.serial for session in memory_of(client).sessions]
     assert kept == list(range(3, MAX_SESSIONS + 3))
 
 
@@ -152,7 +152,7 @@ def test_stored_state_is_sealed() -> None:
 
 def test_server_and_silos_speak_of_one_session() -> None:
     """A reply to one session is worth nothing in another."""
-    run, other = Run.of(4), Server(spec_for(4, round_=8), ROSTER)
+    run, other = Run.of(4), Server(spec_for(4, serial=8), ROSTER)
     reply = run.clients[VICTIM].advertise(run.spec.to_bytes())
     assert not other.take_advertisement(VICTIM, reply)
     assert "another session" in other.refused[VICTIM]

@@ -126,8 +126,8 @@ def test_one_model_is_unmasked_for_one_set_of_survivors() -> None:
     """The difference of two sums over four and five silos would be the fifth's numbers."""
     first, shown, uploads = prepared()
     first.unmask(shown, uploads)
-    same, different = Run.of(5, round_=8), Run.of(5, {"upload": ["silo-04"]}, round_=9)
-    next_model = Run.of(5, {"upload": ["silo-04"]}, round_=10)
+    same, different = Run.of(5, serial=8), Run.of(5, {"upload": ["silo-04"]}, serial=9)
+    next_model = Run.of(5, {"upload": ["silo-04"]}, serial=10)
     for run in (same, different, next_model):
         run.clients = first.clients
     same.unmask(shown, uploads)
@@ -140,6 +140,6 @@ def test_repeats_may_be_allowed_by_the_silo() -> None:
     first, shown, uploads = prepared()
     first.clients = silos(5, Policy(allow_repeats=True))
     first.unmask(shown, uploads)
-    second = Run.of(5, {"upload": ["silo-04"]}, round_=8)
+    second = Run.of(5, {"upload": ["silo-04"]}, serial=8)
     second.clients = first.clients
     second.unmask(shown, uploads)

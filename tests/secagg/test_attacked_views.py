@@ -1,4 +1,4 @@
-"""Attacks by showing silos different things: masks do not cancel, and the round is void.
+"""Attacks by showing silos different things: masks do not cancel, and the session is void.
 
 Removed by hand, each turned a test here red: masks bound to the model, to the settings, to the
 steps, to who shared, under which name, by which keys, to the session; the layout's ring is the
@@ -32,21 +32,21 @@ KEYS = ("mask_key", "share_key", "commitment")
 
 
 def void(run: Run, shown: Shown, uploads: dict, seen: dict[str, Shown]) -> None:
-    with pytest.raises(SecAggAbort, match="does not add up; round 7 is void"):
+    with pytest.raises(SecAggAbort, match="does not add up; session 7 is void"):
         run.unmask(shown, uploads, seen)
 
 
-def test_a_silo_shown_another_model_voids_the_round() -> None:
+def test_a_silo_shown_another_model_voids_the_session() -> None:
     run, shown, uploads = prepared()
     void(run, shown, uploads, {VICTIM: shown_for(shown.layout, model=1)})
 
 
-def test_a_silo_shown_other_settings_voids_the_round() -> None:
+def test_a_silo_shown_other_settings_voids_the_session() -> None:
     run, shown, uploads = prepared()
     void(run, shown, uploads, {VICTIM: shown_for(shown.layout, config=b"lr=2")})
 
 
-def test_a_silo_shown_other_steps_voids_the_round() -> None:
+def test_a_silo_shown_other_steps_voids_the_session() -> None:
     run, shown, uploads = prepared()
     void(run, shown, uploads, {VICTIM: shown_for(layout_for(run.spec.ring, step=0.5))})
 
@@ -80,11 +80,11 @@ def test_masks_hang_on_the_session_and_on_every_key_of_every_sharer() -> None:
         {("silo-03" if name == "silo-02" else name): sharers[name] for name in names(3)},
     ]
     found = {binding(spec, view, shown) for view in views}
-    found |= {binding(other, sharers, shown) for other in (replace(spec, round=8), spec_for(4))}
+    found |= {binding(other, sharers, shown) for other in (replace(spec, serial=8), spec_for(4))}
     assert len(found) == len(views) + 2
 
 
-def test_different_views_of_who_shared_void_the_round() -> None:
+def test_different_views_of_who_shared_void_the_session() -> None:
     """Silo 4 shared; the victim is told that it did not."""
     run, shown, uploads = prepared(5)
     inboxes = run.share()
@@ -104,7 +104,7 @@ def test_different_views_of_who_shared_void_the_round() -> None:
     request = run.server.unmasking()
     for name in names(4):
         run.server.take_unmasked(name, run.clients[name].unmask(request))
-    with pytest.raises(SecAggAbort, match=r"phase unmask: .* round 7 is void"):
+    with pytest.raises(SecAggAbort, match=r"phase unmask: .* session 7 is void"):
         run.server.total()
 
 

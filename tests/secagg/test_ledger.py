@@ -32,13 +32,13 @@ def survive(run: Run) -> None:
 
 def test_sessions_are_numbered_by_run() -> None:
     client = Client(member(VICTIM))
-    client.advertise(spec_for(4, round_=7, run=1).to_bytes())
+    client.advertise(spec_for(4, serial=7, run=1).to_bytes())
     client = after(client)
-    client.advertise(spec_for(4, round_=1, run=2).to_bytes())
-    for run, round_ in ((1, 7), (1, 6), (2, 1)):
-        with pytest.raises(SecAggRefusal, match="rounds never repeat"):
-            after(client).advertise(spec_for(4, round_=round_, run=run).to_bytes())
-    after(client).advertise(spec_for(4, round_=8, run=1).to_bytes())
+    client.advertise(spec_for(4, serial=1, run=2).to_bytes())
+    for run, serial in ((1, 7), (1, 6), (2, 1)):
+        with pytest.raises(SecAggRefusal, match="sessions never repeat"):
+            after(client).advertise(spec_for(4, serial=serial, run=run).to_bytes())
+    after(client).advertise(spec_for(4, serial=8, run=1).to_bytes())
 
 
 def test_old_runs_are_forgotten_but_stay_over() -> None:
@@ -48,8 +48,8 @@ def test_old_runs_are_forgotten_but_stay_over() -> None:
     assert len(ledger.sessions) == MAX_RUNS
     for run in (0, 10 * (MAX_RUNS - 1), 5):
         with pytest.raises(SecAggRefusal, match=f"run {run} is over"):
-            ledger.open(spec_for(4, round_=99, run=run))
-    ledger.open(spec_for(4, round_=8, run=10 * MAX_RUNS))
+            ledger.open(spec_for(4, serial=99, run=run))
+    ledger.open(spec_for(4, serial=8, run=10 * MAX_RUNS))
 
 
 def test_models_are_remembered_up_to_a_bound() -> None:
@@ -82,13 +82,13 @@ def test_sums_without_a_model_are_told_apart_by_run() -> None:
     bare = Shown.of({}, b"round 0", shown.layout)
     first.unmask(bare, uploads)
     survive(first)
-    again = Run.of(5, {"upload": ["silo-04"]}, run=1, round_=8)
+    again = Run.of(5, {"upload": ["silo-04"]}, run=1, serial=8)
     next_run = Run.of(5, {"upload": ["silo-04"]}, run=2)
     again.clients = next_run.clients = first.clients
     with pytest.raises(SecAggRefusal, match="unmasked before, for other survivors"):
         again.unmask(bare, uploads)
     next_run.unmask(bare, uploads)
-    later = Run.of(5, {"upload": ["silo-04"]}, run=1, round_=9)
+    later = Run.of(5, {"upload": ["silo-04"]}, run=1, serial=9)
     later.clients = first.clients
     later.unmask(Shown.of({}, b"round 1", shown.layout), uploads)
     other = Shown.of({"a": np.zeros(0)}, b"round 0", shown.layout)

@@ -64,13 +64,13 @@ def short_phase(count: int, gone: dict[str, set[str]]) -> str:
 
 @settings(deadline=None, max_examples=60)
 @given(sessions())
-def test_the_sum_is_exact_or_the_round_is_void(
+def test_the_sum_is_exact_or_the_session_is_void(
     session: tuple[int, int, bool, dict[str, set[str]]],
 ) -> None:
     count, bits, confirm, gone = session
     short = short_phase(count, gone)
     if short:
-        with pytest.raises(SecAggAbort, match=f"phase {short}: .* round 7 is void"):
+        with pytest.raises(SecAggAbort, match=f"phase {short}: .* session 7 is void"):
             complete(count, gone, bits=bits, confirm=confirm)
         return
     run, total, plain = complete(count, gone, bits=bits, confirm=confirm)
@@ -83,10 +83,10 @@ def test_the_sum_is_exact_or_the_round_is_void(
 @pytest.mark.slow
 @settings(deadline=None, max_examples=1500)
 @given(sessions())
-def test_the_sum_is_exact_or_the_round_is_void_many_times(
+def test_the_sum_is_exact_or_the_session_is_void_many_times(
     session: tuple[int, int, bool, dict[str, set[str]]],
 ) -> None:
-    test_the_sum_is_exact_or_the_round_is_void.hypothesis.inner_test(session)
+    test_the_sum_is_exact_or_the_session_is_void.hypothesis.inner_test(session)
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -96,10 +96,10 @@ def test_a_dropout_in_any_phase_is_survived(phase: str) -> None:
     assert ("silo-02" in run.server.silos) == (phase in ("confirm", "unmask"))
 
 
-def test_an_abort_says_how_many_are_left_and_of_which_round() -> None:
+def test_an_abort_says_how_many_are_left_and_of_which_session() -> None:
     gone = {"advertise": ["silo-00"], "share": ["silo-01", "silo-02"]}
     with pytest.raises(
-        SecAggAbort, match="phase share: 2 of 5 clients left, need 4; round 7 is void"
+        SecAggAbort, match="phase share: 2 of 5 clients left, need 4; session 7 is void"
     ):
         complete(5, gone)
 
@@ -122,7 +122,7 @@ def test_a_void_sum_is_not_kept() -> None:
     assert sums_in_memory(layout) == []
 
 
-def test_after_an_abort_nothing_is_kept_and_the_next_round_works() -> None:
+def test_after_an_abort_nothing_is_kept_and_the_next_session_works() -> None:
     run = Run.of(5, {"upload": ["silo-00", "silo-01"]})
     layout = layout_for(run.spec.ring)
     uploads = uploads_of(layout, run.clients)
@@ -132,7 +132,7 @@ def test_after_an_abort_nothing_is_kept_and_the_next_round_works() -> None:
     with pytest.raises(RunError, match="session is in phase done"):
         run.server.total()
     assert not run.server.take_upload("silo-00", uploads["silo-00"])
-    later = Run.of(5, round_=8)
+    later = Run.of(5, serial=8)
     later.clients = run.clients
     assert same(later.unmask(shown_for(layout), uploads), simulated(layout, uploads))
 
@@ -172,7 +172,7 @@ def test_silos_may_be_restarted_between_any_two_messages() -> None:
 def test_keys_and_shares_of_the_next_sum_ride_on_replies_of_this_one() -> None:
     """Session 8 advertises and shares while session 7 uploads and unmasks."""
     first = Run.of(4)
-    second = Run.of(4, round_=8)
+    second = Run.of(4, serial=8)
     second.clients = first.clients
     layout = layout_for(first.spec.ring)
     uploads = uploads_of(layout, first.clients)

@@ -169,14 +169,14 @@ def test_bad_reveals_are_dropouts() -> None:
 
 
 @pytest.mark.parametrize(("kind", "whose"), [("seeds", "silo-00"), ("mask_keys", "silo-04")])
-def test_wrong_shares_void_the_round_where_nobody_is_to_spare(kind: str, whose: str) -> None:
+def test_wrong_shares_void_the_session_where_nobody_is_to_spare(kind: str, whose: str) -> None:
     run, request = revealing()
     for name in names(4):
         message = run.clients[name].unmask(request)
         if name == BAD:
             message = reveal(message, kind, whose, os.urandom(32).rjust(33, b"\0"))
         assert run.server.take_unmasked(name, message)
-    with pytest.raises(SecAggAbort, match=f"the shares of {whose} are wrong; round 7 is void"):
+    with pytest.raises(SecAggAbort, match=f"the shares of {whose} are wrong; session 7 is void"):
         run.server.total()
 
 

@@ -32,7 +32,7 @@ def test_bytes_come_back_and_hash_tells_specs_apart() -> None:
     changes = [
         {"session": bytes(16)},
         {"run": 1},
-        {"round": 8},
+        {"serial": 8},
         {"phase": "statistics"},
         {"cohort": tuple(names(6)[1:])},
         {"threshold": 5},
@@ -52,7 +52,7 @@ def test_bytes_come_back_and_hash_tells_specs_apart() -> None:
         {"cohort": ("a", "a", "b")},
         {"cohort": ("a b", "c", "d")},
         {"phase": ""},
-        {"round": -1},
+        {"serial": -1},
         {"run": -1},
         {"threshold": 0},
         {"threshold": 6},
