@@ -67,6 +67,7 @@ def examine(
             yield membership.identity(node)
             answer, config = membership.premises(config, node)
             yield answer
+            yield membership.state(node)
             yield membership.worker(node)
     yield environment.gpu(config.model)
     yield environment.quantisation(config.model)
@@ -74,7 +75,7 @@ def examine(
     yield answer
     yield resources.memory(config, base)
     yield resources.disk(config, base)
-    yield resources.results(config.output.log_dir)
+    yield resources.writable("log-dir", config.output.log_dir)
     if node_config or not config.output.roster:  # the server of a deployment has no data
         yield resources.tasks(config.data, config.output.seed)
 

@@ -14,9 +14,10 @@ from typing import Any
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.assign import silo_name
 from fedvemoe_app.doctor.finding import Finding, failed, ok, warning
+from fedvemoe_app.doctor.resources import writable
 from fedvemoe_app.errors import RunError, SettingError
 from fedvemoe_app.flower.silo.by_worker import folder_of, has_worker, idle_seconds
-from fedvemoe_app.flower.silo.premises import on_premises
+from fedvemoe_app.flower.silo.premises import on_premises, state_path
 from fedvemoe_app.secagg.roster import Identity, read_roster
 from fedvemoe_app.worker.door import door_of
 from fedvemoe_app.worker.place import Owner
@@ -84,6 +85,18 @@ def premises(config: RunConfig, node: Mapping[str, Any]) -> tuple[Finding, RunCo
     except SettingError as error:
         return failed(str(error), "mend the node config: docs/deployment.md has a table"), config
     return ok(f"data-path {own.data.dataset_name}, base {own.model.model_name}"), own
+
+
+def state(node: Mapping[str, Any]) -> Finding:
+    """Check the folder for what must outlive a run."""
+    try:
+        place = state_path(node)
+    except SettingError as error:
+        return failed(str(error), "mend the node config: docs/deployment.md has a table")
+    if place is None:
+        lost = "its own expert, and what it must never unmask twice, end with the run's processes"
+        return warning(f"no state-path: {lost}", "set state-path to a folder of this silo's own")
+    return writable("state-path", str(place))
 
 
 def worker(node: Mapping[str, Any]) -> Finding:

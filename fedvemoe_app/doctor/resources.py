@@ -136,16 +136,16 @@ def tasks(settings: DataSettings, seed: int) -> Finding:
     return ok(what)
 
 
-def results(log_dir: str) -> Finding:
-    """Check that results can be written."""
-    place = _nearest(Path(log_dir))
+def writable(key: str, folder: str) -> Finding:
+    """Check that files can be written to the folder that a key names."""
+    place = _nearest(Path(folder))
     try:
         with tempfile.TemporaryFile(dir=place):
-            return ok(f"log-dir {log_dir} can be written")
+            return ok(f"{key} {folder} can be written")
     except OSError as error:
         return failed(
-            f"log-dir {log_dir} cannot be written: {error.strerror}",
-            f"make {place} writable for this user, or set log-dir",
+            f"{key} {folder} cannot be written: {error.strerror}",
+            f"make {place} writable for this user, or set {key}",
         )
 
 

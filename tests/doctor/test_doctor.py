@@ -211,6 +211,11 @@ NODES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "no data": ({"data_path": ""}, ("data-path is missing", "node config")),
     "a worker of words": ({"worker": '"yes"'}, ("worker = 'yes'", "table")),
     "no time to idle": ({"worker_idle": "-1"}, ("worker-idle = -1", "table")),
+    "a state somewhere": ({"state_path": '"state"'}, ("state-path = state", "table")),
+    "a state in a file": (
+        {"state_path": '"/dev/null/state"'},
+        ("state-path /dev/null", "writable"),
+    ),
     "a hidden base": ({"model_path": '"/nowhere"'}, ("model-path = /nowhere", "table")),
 }
 
@@ -219,6 +224,12 @@ NODES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
 def test_every_check_of_a_silo_can_fail(what: str, site: Site, words: list[str]) -> None:
     changes, named = NODES[what]
     fails(call(*words, "--node-config", edit(site, **changes)), *named)
+
+
+def test_a_silo_without_a_state_is_told_what_it_loses(site: Site, words: list[str]) -> None:
+    result = call(*words, "--node-config", edit(site, state_path=""))
+    assert result.exit_code == 0, result.output
+    assert any("no state-path" in row for row in rows(result, "warning")), result.output
 
 
 WORKERS = {
