@@ -1,23 +1,30 @@
 """A disk that fills up or refuses during a run: it ends in words, and no row before is lost.
 
-Removed by hand, each turned a test here red: cutting off half a row; the reason in place of the
-disk's error; going by the failed run's first error where its last word cannot be written either.
+Removed by hand, each turned a test here red: cutting off half a row; the file's name in an error,
+of a row and of anything else; going by the first error where the last word cannot be written.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 import pytest
 from flwr.app import Message
+from flwr.clientapp import ClientApp
 
+from fedvemoe_app.client_app import app as client_app
+from fedvemoe_app.config import RunConfig
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.messages.wire import get_facts
+from fedvemoe_app.flower.programs.inprocess import InProcessGrid
+from fedvemoe_app.flower.server.run import run
 from fedvemoe_app.report.journal import read_run
-from tests.federation import Settings, federate
+from tests.federation import SILOS, Settings, federate
 from tests.fulldisk import full_beyond
 
 QUICK: Settings = {"num-server-rounds": 2, "generate-examples": 0, "eval-examples": 2}
@@ -48,22 +55,36 @@ def test_a_disk_that_fills_up_ends_the_run_and_keeps_every_row(
     settings: Callable[..., Settings], tmp_path: Path, stack: ExitStack
 ) -> None:
     folder = tmp_path / "full"
-    sizes: list[int] = []
+    progress = folder / "progress.jsonl"
+    before: list[bytes] = []
 
     def fill() -> None:
-        size = (folder / "rounds.jsonl").stat().st_size
-        sizes.append(size)
-        stack.enter_context(full_beyond(size + 20))  # twenty bytes of the next row still fit
+        before.append(progress.read_bytes())
+        stack.enter_context(full_beyond(len(before[0]) + 20))  # of the next row twenty bytes fit
 
     chosen = {**settings(run_name="full"), **NO_START}
-    with pytest.raises(RunError, match=r"full/\w+\.jsonl cannot be written: File too large; free"):
+    largest = r"full/progress\.jsonl cannot be written: File too large; free"
+    with pytest.raises(RunError, match=largest) as failed:
         federate(chosen, tamper=when_training(2, fill))
+    cause = failed.value.__cause__
+    assert isinstance(cause, OSError)
+    assert cause.__context__ is None  # the first error: the last word fails, too
     stack.close()
-    assert (folder / "rounds.jsonl").stat().st_size == sizes[0]
-    run = read_run(folder)
-    assert [row["round"] for row in run.rounds] == [0, 1]
-    for name in ("tasks.jsonl", "clients.jsonl", "progress.jsonl"):
-        assert (folder / name).read_bytes().endswith(b"}\n")
+    assert [progress.read_bytes()] == before
+    assert [row["round"] for row in read_run(folder).rounds] == [0, 1]
+
+
+def test_an_error_of_the_disk_that_nobody_explained_says_what_to_do(
+    settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(ended: object) -> list[Path]:
+        raise OSError(errno.ENOSPC, "No space left on device", "worst.png")
+
+    chosen = {**settings(run_name="drawn", num_server_rounds=1), **NO_START, "num-server-rounds": 1}
+    monkeypatch.setattr("fedvemoe_app.flower.server.run.draw_all", draw)
+    with pytest.raises(RunError, match=r"worst\.png cannot be written: No space .* in .*drawn$"):
+        run(InProcessGrid(cast(ClientApp, client_app), chosen, SILOS), RunConfig.from_flat(chosen))
+    assert [row["round"] for row in read_run(tmp_path / "drawn").rounds] == [0, 1]
 
 
 def test_a_file_on_a_full_device_is_named(
