@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,9 +19,9 @@ from fedvemoe_app.flower.programs.processes import started_by
 from fedvemoe_app.report.journal import read_run
 from tests.deploy.on_site import deployed
 from tests.federation import SILOS, Settings, federate, without_seconds
+from tests.started import started
 from tests.worker.living import workers
 
-FEDVEMOE = Path(sys.executable).with_name("fedvemoe")
 CHOSEN: Settings = {
     "start": "none",
     "num-server-rounds": 1,
@@ -50,13 +49,8 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 def start(settings: Settings, place: Path) -> subprocess.Popen[str]:
     words = [f"{key}={value}" for key, value in settings.items() if key not in OWN]
-    return subprocess.Popen(
-        [FEDVEMOE, "consortium", "--silos", str(SILOS), "--folder", place, *words],
-        cwd=place.parent,
-        env={**os.environ, "COLUMNS": "200"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+    return started(
+        *("consortium", "--silos", str(SILOS), "--folder", place, *words), folder=place.parent
     )
 
 

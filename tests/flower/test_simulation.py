@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,8 +19,8 @@ from fedvemoe_app.flower.programs.manifest import toml_value
 from fedvemoe_app.report.journal import read_run
 from tests.federation import SILOS, Settings, federate, without_seconds
 from tests.flower.cut import SHORT, same_run
+from tests.started import FEDVEMOE, started
 
-FEDVEMOE = Path(sys.executable).with_name("fedvemoe")
 ROOT = Path(__file__).parents[2]
 MARK = "FEDVEMOE_TEST_RUN"
 
@@ -56,14 +55,7 @@ def left_behind(mark: str, seconds: float = 15.0) -> list[str]:
 
 def start(settings: Settings, mark: str) -> subprocess.Popen[str]:
     words = [f"{key}={value}" for key, value in settings.items()]
-    return subprocess.Popen(
-        [FEDVEMOE, "run", "--silos", str(SILOS), *words],
-        cwd=mark,
-        env={**os.environ, MARK: mark, "COLUMNS": "200"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return started("run", "--silos", str(SILOS), *words, folder=Path(mark), **{MARK: mark})
 
 
 def test_a_run_on_ray_equals_the_run_in_this_process(

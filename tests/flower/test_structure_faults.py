@@ -66,14 +66,21 @@ def test_masks_change_nothing_of_births(sim: Watched, make: Make) -> None:
     assert masked.events == sim[0].events
 
 
-@pytest.mark.parametrize("kind", ["train", pytest.param("evaluate", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kind", "round_"),
+    [
+        ("train", BIRTH),
+        ("evaluate", BIRTH - 1),  # which counts who is dissatisfied
+        pytest.param("evaluate", BIRTH, marks=pytest.mark.slow),
+    ],
+)
 def test_a_void_sum_around_a_birth_is_had_again_and_leaves_no_trace(
-    kind: str, sim: Watched, make: Make
+    kind: str, round_: int, sim: Watched, make: Make
 ) -> None:
     """Also of the silos' own experts and regret: what they did for the void sum they drop."""
-    run, watch = make(SIM, BIRTH + 1, losing_once(kind, BIRTH, [1, 2]))
-    assert voids(run) == [(BIRTH, "train" if kind == "train" else "assess")]
-    assert len(watch.of(kind, BIRTH)) == 2 * SILOS
+    run, watch = make(SIM, BIRTH + 1, losing_once(kind, round_, [1, 2]))
+    assert voids(run) == [(round_, "train" if kind == "train" else "assess")]
+    assert len(watch.of(kind, round_)) == 2 * SILOS
     assert plain(run) == plain(sim[0])
     assert run.clients == sim[0].clients
     assert births(run) == [BIRTH]
