@@ -57,6 +57,13 @@ def test_the_whole_help_lists_every_command_and_the_version_is_said() -> None:
     assert call("--version").strip() == f"fedvemoe {__version__}"
 
 
+def test_a_mistyped_command_is_answered_with_the_nearest_once() -> None:
+    found = CliRunner().invoke(app, ["rum"], env={"COLUMNS": "300", "TERM": "dumb"})
+    assert found.exit_code == 2
+    assert found.output.count("Did you mean") == 1
+    assert "'run'" in found.output
+
+
 def test_settings_are_completed_by_key_and_by_value() -> None:
     assert settings_that_begin("k-") == ["k-init=", "k-max="]
     assert settings_that_begin("privacy=s") == ["privacy=secagg", "privacy=sim"]

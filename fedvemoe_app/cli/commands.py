@@ -36,7 +36,8 @@ class Commands(typer.Typer):
     """A group of commands, shown together under ``panel`` in the help of the whole."""
 
     def __init__(self, panel: str | None = None, **options: Any) -> None:
-        super().__init__(rich_markup_mode="rich", **options)
+        # click suggests commands itself
+        super().__init__(rich_markup_mode="rich", suggest_commands=False, **options)
         self._panel = panel
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Function], Function]:

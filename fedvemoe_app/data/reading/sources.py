@@ -39,8 +39,8 @@ def reader_of(source: str, streaming: bool) -> Reader:
         return Folder(path)
     if not HUB_NAME.fullmatch(source) or path.suffix in SUFFIXES or path.parent.exists():
         raise DataError(
-            f"{source}: no such folder or file (looked in {Path.cwd()}); set dataset-name to a "
-            "folder of task files, a hub name such as owner/name, or builtin:tasks"
+            f"{source}: no such folder or file (looked in {Path.cwd()}); set dataset-name, or what "
+            "named it, to a folder of task files, a hub name such as owner/name, or builtin:tasks"
         )
     return lambda wanted: _only(read_hub(source, streaming), wanted)
 
