@@ -15,6 +15,8 @@ from fedvemoe_app.report.journal import Curve, Run, curve
 PHASES = ("#1B1B1B", "#0072B2", "#D98200", "#7FBFE5", "#F2DE7C", "#B5B5B5")
 """Fills of phases, dark to light, so that neighbours differ in grey as well."""
 
+NEAR = 0.25
+"""Nats per token about zero that are shown in any case: one bucket alone is no picture."""
 MOST_PHASES = len(PHASES)
 MOST_BARS = 25  # rounds drawn with a gap between their bars
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
@@ -85,6 +87,7 @@ def transfer_counts(axes: Axes, counts: Counts) -> None:
     for bar, centre in zip(bars, shown.centres, strict=True):
         bar.set(linewidth=0.5, hatch=style.hatch(centre > 0))
     axes.axvline(0, color=style.INK, linewidth=0.8)
+    axes.set_xlim(min(shown.edges[0], -NEAR), max(shown.edges[-1], NEAR))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(f"silos, round {shown.round}")
     axes.set_xlabel("negative transfer, nats per token")

@@ -55,6 +55,17 @@ def test_the_panels_follow_what_the_journal_knows(tmp_path: Path) -> None:
     assert "silo-00" not in labels(counted)
 
 
+def test_silos_in_one_bucket_stand_beside_zero_and_do_not_fill_the_panel(tmp_path: Path) -> None:
+    run = make_run(tmp_path, full=False, counted=True, rounds=1)
+    counts: Any = [0.0] * 40
+    counts[19] = 4.0
+    rounds: Any = [{**row, "transfer_histogram": counts} for row in run.rounds]
+    panels = plot_paper.draw(replace(run, rounds=rounds)).axes
+    (panel,) = [axes for axes in panels if axes.get_xlabel().startswith("negative transfer")]
+    assert panel.get_xlim() == (-0.25, 0.25)
+    assert [patch.get_height() for patch in panel.patches] == [4.0]
+
+
 def test_a_journal_without_a_round_says_so(tmp_path: Path) -> None:
     run = replace(make_run(tmp_path), rounds=[], clients=[])
     assert "no round yet" in labels(plot_paper.draw(run))
