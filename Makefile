@@ -38,7 +38,7 @@ consortium: $(VENV)/installed ## a real deployment on loopback: keys, TLS, Super
 	$(BIN)/fedvemoe consortium
 
 test: $(VENV)/installed-dev ## run the default tests: no network, no GPU, under 10 minutes
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --dist loadfile
 
 test-slow: $(VENV)/installed-dev ## run the tests that take longer
 	$(BIN)/pytest -m slow

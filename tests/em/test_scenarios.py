@@ -21,7 +21,14 @@ def found(federation: Federation, scenario: Scenario) -> bool:
     return federation.size == scenario.true and last <= 2 * scenario.rounds / 3
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+LONG = {"alike", "cold", "one shared by others"}
+"""Quarter of a minute each: the default suite has what is most like them."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in SCENARIOS],
+)
 def test_the_planted_number_is_found(name: str) -> None:
     scenario = SCENARIOS[name]
     federation = scenario.play(1)

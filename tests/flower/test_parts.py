@@ -129,7 +129,7 @@ def test_sums_in_parts_are_the_same_bit_for_bit(
         assert REPLY not in context.state
 
 
-@pytest.mark.parametrize("privacy", ["none", "secagg"])
+@pytest.mark.parametrize("privacy", [pytest.param("none", marks=pytest.mark.slow), "secagg"])
 def test_a_run_in_parts_is_the_same_run(privacy: str, settings: Callable[..., Settings]) -> None:
     kinds: list[str] = []
 
