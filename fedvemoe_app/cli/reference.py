@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.flower.programs.manifest import toml_value
+from fedvemoe_app.flower.silo.node import NodeSettings
 from fedvemoe_app.settings import Leaf, leaves
 
 HEADER = """# Settings
 
 Give them as `key=value` to `fedvemoe run`, in a TOML file with `--run-config FILE`, or to
 `flwr run . --run-config 'key=value'` (texts in quotes). This page is made by
-`fedvemoe settings`.
+`fedvemoe settings`. What a silo's owner decides is [at its end](#a-silos-node-config).
+"""
+NODE = """
+## A silo's node config
+
+For `flower-supernode --node-config FILE`, as TOML: [Between machines](deployment.md#4-a-silo).
+No run and no server can change it. A key that is not in this table is refused, for a demand that is
+misspelt would be none.
+
 """
 TITLES = {
     "model": "Base model and experts",
@@ -30,12 +41,13 @@ def settings_table() -> str:
     groups: dict[str, list[Leaf]] = {}
     for leaf in leaves(RunConfig):
         groups.setdefault(leaf.group, []).append(leaf)
-    return HEADER + "".join(_table(TITLES[name], group) for name, group in groups.items())
+    tables = [f"\n## {TITLES[name]}\n\n{_table(group)}" for name, group in groups.items()]
+    return "".join([HEADER, *tables, NODE, _table(leaves(NodeSettings), "key")])
 
 
-def _table(title: str, group: list[Leaf]) -> str:
-    head = "| setting | default | accepts | meaning |\n|---|---|---|---|\n"
-    return f"\n## {title}\n\n{head}" + "".join(_row(leaf) for leaf in group)
+def _table(group: Iterable[Leaf], what: str = "setting") -> str:
+    head = f"| {what} | default | accepts | meaning |\n|---|---|---|---|\n"
+    return head + "".join(_row(leaf) for leaf in group)
 
 
 def _row(leaf: Leaf) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from fedvemoe_app.settings import setting
 
+FORMS = ("off", "central", "local")
+
 
 @dataclass(frozen=True, slots=True)
 class DpSettings:
@@ -14,7 +16,7 @@ class DpSettings:
     dp: str = setting(
         "off",
         "noise on what silos send: central hides a silo in the sum, local in its own upload too",
-        choices=("off", "central", "local"),
+        choices=FORMS,
     )
     dp_clip: float = setting(
         1.0, "norm at which all changes of a silo in a round are clipped, as one vector", low=1e-9

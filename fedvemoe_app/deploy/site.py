@@ -87,7 +87,7 @@ def prepare(folder: Path, config: RunConfig, silos: int) -> tuple[Site, RunConfi
             "state-path": str(folder / "states" / silo.name),
             "device": config.model.device,
             "category": silo.category,
-            "reporting": config.output.reporting,
+            "reporting": "full" if config.output.reporting == "full" else "aggregate",
             "identity-key": str(site.keys / f"{silo.name}.pem"),
             "roster": str(site.keys / keys.ROSTER),
             "consortium-key": consortium_key,

@@ -7,17 +7,15 @@ import socket
 import ssl
 import stat
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.assign import silo_name
 from fedvemoe_app.doctor.finding import Finding, failed, ok, warning
 from fedvemoe_app.doctor.resources import writable
 from fedvemoe_app.errors import RunError, SettingError
-from fedvemoe_app.flower.silo.by_worker import folder_of, has_worker, idle_seconds
-from fedvemoe_app.flower.silo.premises import on_premises, state_path
+from fedvemoe_app.flower.silo.node import NodeSettings
+from fedvemoe_app.flower.silo.premises import on_premises
 from fedvemoe_app.secagg.roster import Identity, read_roster
 from fedvemoe_app.worker.door import door_of
 from fedvemoe_app.worker.place import Owner
@@ -38,25 +36,25 @@ def roster(path: str, consortium_key: str) -> Finding:
     return ok(f"roster of {len(found.members)} silos, fingerprint {found.fingerprint[:16]}")
 
 
-def node_config(file: Path) -> tuple[Finding, dict[str, Any]]:
-    """Check that a node config can be read; return it, empty where it cannot."""
+def node_config(file: Path) -> tuple[Finding, NodeSettings | None]:
+    """Check that a node config can be read, in all its keys; return it, None where it cannot."""
     try:
         found = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        return failed(f"node config {file}: {error}", "write it as TOML: docs/deployment.md"), {}
+        return failed(f"node config {file}: {error}", "write it as TOML: docs/deployment.md"), None
     lacking = [key for key in ("partition-id", "identity-key") if key not in found]
     if lacking:
-        return failed(f"node config {file} lacks {', '.join(lacking)}", "docs/deployment.md"), {}
-    number = found["partition-id"]
-    if not str(number).isdigit():
-        what = f"node config {file}: partition-id = {number!r} is no silo's number"
-        return failed(what, "partition-id = 0 is silo-00, 1 is silo-01, ..."), {}
-    return ok(f"node config of {silo_name(int(number))}"), found
+        return failed(f"node config {file} lacks {', '.join(lacking)}", "docs/deployment.md"), None
+    try:
+        node = NodeSettings.of(found)
+    except SettingError as error:
+        return failed(f"{file}: {error}", "docs/configuration.md has a table of all keys"), None
+    return ok(f"node config of {silo_name(node.partition_id)}"), node
 
 
-def identity(node: Mapping[str, Any]) -> Finding:
+def identity(node: NodeSettings) -> Finding:
     """Check a silo's identity key: its owner's alone, and the one in the roster."""
-    path, name = Path(str(node["identity-key"])), silo_name(int(node["partition-id"]))
+    path, name = Path(node.identity_key), silo_name(node.partition_id)
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         key = Identity.from_pem(name, path.read_text(encoding="utf-8"))
@@ -67,7 +65,7 @@ def identity(node: Mapping[str, Any]) -> Finding:
     if mode & 0o077:
         return failed(f"identity-key {path} has mode {mode:04o}", f"chmod 600 {path}")
     try:
-        members = read_roster(str(node.get("roster")), str(node.get("consortium-key"))).members
+        members = read_roster(node.roster, node.consortium_key).members
     except SettingError as error:
         return failed(str(error), "set roster and consortium-key in the node config")
     if members.get(name) != key.public:
@@ -78,41 +76,36 @@ def identity(node: Mapping[str, Any]) -> Finding:
     return ok(f"identity-key of {name}: mode {mode:04o}, in the roster")
 
 
-def premises(config: RunConfig, node: Mapping[str, Any]) -> tuple[Finding, RunConfig]:
+def premises(config: RunConfig, node: NodeSettings) -> tuple[Finding, RunConfig]:
     """Check a silo's own paths; return the settings that it will work by."""
     try:
         own = on_premises(config, node)
     except SettingError as error:
-        return failed(str(error), "mend the node config: docs/deployment.md has a table"), config
+        return failed(str(error), "mend the node config: docs/configuration.md has a table"), config
     return ok(f"data-path {own.data.dataset_name}, base {own.model.model_name}"), own
 
 
-def state(node: Mapping[str, Any]) -> Finding:
+def state(node: NodeSettings) -> Finding:
     """Check the folder for what must outlive a run."""
-    try:
-        place = state_path(node)
-    except SettingError as error:
-        return failed(str(error), "mend the node config: docs/deployment.md has a table")
-    if place is None:
+    if not node.state_path:
         lost = "its own expert, and what it must never unmask twice, end with the run's processes"
         return warning(f"no state-path: {lost}", "set state-path to a folder of this silo's own")
-    return writable("state-path", str(place))
+    return writable("state-path", node.state_path)
 
 
-def worker(node: Mapping[str, Any]) -> Finding:
+def worker(node: NodeSettings) -> Finding:
     """Check that the silo's resident worker can start here, by starting one that loads nothing."""
+    if not node.worker:
+        return ok("worker = false: every message loads the base anew")
     try:
-        idle = idle_seconds(node)
-        if not has_worker(node):
-            return ok("worker = false: every message loads the base anew")
         echo = Service("builtins:list", "examined", ECHO_SECONDS)
-        door = door_of(echo, Owner.of(os.getpid()), "doctor", folder_of(node))
+        door = door_of(echo, Owner.of(os.getpid()), "doctor", node.worker_folder)
         door.ask([b"here"])
-    except SettingError as error:
-        return failed(str(error), "mend the node config: docs/deployment.md has a table")
     except RunError as error:
         return warning(f"worker: {error}", "without it every message loads the base anew")
-    return ok(f"worker: starts in {door.place.folder.parent}, ends when idle for {idle:.0f} s")
+    return ok(
+        f"worker: starts in {door.place.folder.parent}, ends when idle for {node.worker_idle:.0f} s"
+    )
 
 
 def superlink(address: str, root_certificates: Path | None) -> Finding:

@@ -102,9 +102,9 @@ def test_a_deployed_silo_has_a_worker_unless_it_wants_none(
 
 
 WRONG: dict[str, tuple[dict[str, Value], str]] = {
-    "word": ({"worker": "yes"}, "worker = 'yes' in the node config: set true or false"),
-    "idle": ({"worker-idle": 0}, "worker-idle = 0 in the node config: set seconds above 0"),
-    "idle word": ({"worker-idle": "long"}, "worker-idle = 'long'"),
+    "word": ({"worker": "yes"}, 'node config of this silo: worker = "yes": must be of type bool'),
+    "idle": ({"worker-idle": 0}, "worker-idle = 0.0: must be at least 1"),
+    "idle word": ({"worker-idle": "long"}, 'worker-idle = "long"'),
 }
 
 

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
 
 from flwr.app import Context, Message
 from flwr.common.serde import (
@@ -23,17 +22,15 @@ from flwr.common.serde import (
 from flwr.proto.message_pb2 import Context as ContextProto
 from flwr.proto.message_pb2 import Message as MessageProto
 
-from fedvemoe_app.errors import RunError, SettingError
+from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.code import code_hash
 from fedvemoe_app.flower.silo.answers import answer, or_error
+from fedvemoe_app.flower.silo.node import NodeConfig, NodeSettings
 from fedvemoe_app.worker.door import Door, door_of
 from fedvemoe_app.worker.place import Owner
 from fedvemoe_app.worker.resident import Service
 
-NodeConfig = Mapping[str, bool | int | float | str]
 HANDLER = f"{__name__}:answered"
-IDLE_SECONDS = 900
-"""After so long without a message a worker gives its memory back."""
 
 
 def reply_to(step: str, message: Message, context: Context) -> Message:
@@ -57,7 +54,7 @@ def _reply(step: str, message: Message, context: Context) -> Message:
     return message_from_proto(MessageProto.FromString(reply))
 
 
-def has_worker(node: NodeConfig) -> bool:
+def has_worker(config: NodeConfig) -> bool:
     """Whether messages go to a worker: by default a deployed silo's.
 
     The processes of a simulation are resident themselves.
@@ -65,31 +62,9 @@ def has_worker(node: NodeConfig) -> bool:
     Raises
     ------
     SettingError
-        Where the node config's ``worker`` is neither true nor false.
+        Where the node config is wrong, in any of its keys.
     """
-    chosen = node.get("worker", "identity-key" in node)
-    if not isinstance(chosen, bool):
-        raise SettingError(f"worker = {chosen!r} in the node config: set true or false")
-    return chosen
-
-
-def idle_seconds(node: NodeConfig) -> float:
-    """Return after how long without a message a silo's worker ends.
-
-    Raises
-    ------
-    SettingError
-        Where the node config's ``worker-idle`` is no number of seconds.
-    """
-    idle = node.get("worker-idle", IDLE_SECONDS)
-    if isinstance(idle, str | bool) or idle <= 0:
-        raise SettingError(f"worker-idle = {idle!r} in the node config: set seconds above 0")
-    return float(idle)
-
-
-def folder_of(node: NodeConfig) -> str:
-    """Return where a silo wants its worker's socket; "" where it leaves that to the system."""
-    return str(node.get("worker-folder", ""))
+    return NodeSettings.of(config).worker and ("worker" in config or "identity-key" in config)
 
 
 def door_to(context: Context) -> Door:
@@ -104,10 +79,10 @@ def door_to(context: Context) -> Door:
     SettingError
         Where the node config is wrong about it.
     """
-    node = context.node_config
-    service = Service(HANDLER, _terms(context), idle_seconds(node))
-    name = str(node.get("partition-id", ""))
-    return door_of(service, Owner.of(os.getppid()), name, folder_of(node))
+    node = NodeSettings.of(context.node_config)
+    service = Service(HANDLER, _terms(context), node.worker_idle)
+    name = str(node.partition_id)
+    return door_of(service, Owner.of(os.getppid()), name, node.worker_folder)
 
 
 def _terms(context: Context) -> str:

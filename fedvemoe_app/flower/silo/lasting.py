@@ -34,7 +34,7 @@ from fedvemoe_app.flower.messages.wire import (
 )
 from fedvemoe_app.flower.shelf import DamagedError, Shelf, State
 from fedvemoe_app.flower.silo import memory
-from fedvemoe_app.flower.silo.premises import state_path
+from fedvemoe_app.flower.silo.node import NodeSettings
 from fedvemoe_app.silo import Silo
 
 LOG = logging.getLogger("flwr")
@@ -133,7 +133,7 @@ def _shelf(context: Context) -> Shelf | None:
     if simulated(context):
         name = silo_name(int(context.node_config["partition-id"]))
         return Shelf(Path(told.folder) / name, told.keep + 1)
-    place = state_path(context.node_config)
+    place = NodeSettings.of(context.node_config).own_state
     return Shelf(place / told.run, told.keep + 1) if place else None
 
 

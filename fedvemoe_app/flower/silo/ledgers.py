@@ -16,7 +16,7 @@ from flwr.app import Context
 from fedvemoe_app.errors import RunError, SettingError
 from fedvemoe_app.flower.messages.consent import simulated
 from fedvemoe_app.flower.shelf import replace_bytes
-from fedvemoe_app.flower.silo.premises import state_path
+from fedvemoe_app.flower.silo.node import NodeSettings
 from fedvemoe_app.secagg.client import Client
 from fedvemoe_app.secagg.errors import SecAggRefusal
 
@@ -36,7 +36,7 @@ def lasting_ledger(context: Context, client: Client) -> Iterator[None]:
     SettingError
         Where the ledger cannot be opened or written: a silo that cannot remember does not go on.
     """
-    place = None if simulated(context) else state_path(context.node_config)
+    place = None if simulated(context) else NodeSettings.of(context.node_config).own_state
     if place is None:
         yield
         return

@@ -20,8 +20,10 @@ from fedvemoe_app.flower.messages.consent import simulated
 from fedvemoe_app.flower.messages.privacy import check_dp
 from fedvemoe_app.flower.messages.template import Template
 from fedvemoe_app.flower.messages.wire import get_facts
+from fedvemoe_app.flower.silo.node import NodeSettings
 from fedvemoe_app.flower.sums.noised import mechanism_of
 from fedvemoe_app.secagg.masks import MASK_KEY_BYTES, Keystream, scratch
+from fedvemoe_app.settings import listed
 
 LEDGER = "dp"
 """The record of a silo's state that holds the number of its last release."""
@@ -30,12 +32,12 @@ LEDGER = "dp"
 def admit(context: Context) -> None:
     """Raise RunError where this silo's node config demands more noise than the run gives."""
     config = RunConfig.from_flat(context.run_config)
-    accepted = str(context.node_config.get("accepted-dp", "off,central,local"))
-    if config.dp.dp not in [form.strip() for form in accepted.split(",")]:
+    node = NodeSettings.of(context.node_config)
+    if config.dp.dp not in listed(node.accepted_dp):
         raise RunError(
-            f"dp = {config.dp.dp} is not accepted by this silo (accepted-dp: {accepted})"
+            f"dp = {config.dp.dp} is not accepted by this silo (accepted-dp: {node.accepted_dp})"
         )
-    least = float(str(context.node_config.get("least-dp-noise", 0.0)))
+    least = node.least_dp_noise
     if config.dp.on and config.dp.dp_noise < least:
         raise RunError(f"dp-noise = {config.dp.dp_noise:g}: this silo demands {least:g} or more")
 

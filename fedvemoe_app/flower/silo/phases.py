@@ -38,6 +38,7 @@ from fedvemoe_app.flower.messages.wire import (
 )
 from fedvemoe_app.flower.silo import lasting, memory
 from fedvemoe_app.flower.silo.baseline import local_reference
+from fedvemoe_app.flower.silo.node import NodeSettings
 from fedvemoe_app.flower.silo.premises import on_premises
 from fedvemoe_app.personal import Personal
 from fedvemoe_app.silo import Silo, open_own_silo, open_silo
@@ -188,8 +189,8 @@ def _silo(context: Context) -> Silo:
             return open_silo(config, index, int(node["num-partitions"]))
     except KeyError as error:
         raise RunError(f"the node config of this silo lacks {error}") from error
-    own = on_premises(config, node)
-    return open_own_silo(own, silo_name(index), str(node.get("category", "")))
+    decided = NodeSettings.of(node)
+    return open_own_silo(on_premises(config, decided), silo_name(index), decided.category)
 
 
 def _reply(

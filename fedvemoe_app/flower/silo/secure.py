@@ -29,8 +29,8 @@ from fedvemoe_app.flower.messages.words import (
     ring_of,
     shown_in,
 )
-from fedvemoe_app.flower.silo.demands import policy
 from fedvemoe_app.flower.silo.ledgers import lasting_ledger
+from fedvemoe_app.flower.silo.node import NodeSettings
 from fedvemoe_app.flower.silo.noised import admit, noised
 from fedvemoe_app.secagg.client import Client, Member
 from fedvemoe_app.secagg.codec import digest
@@ -88,18 +88,18 @@ def protect(asked: RecordDict, reply: RecordDict, context: Context) -> RecordDic
     admit(context)
     if "template" not in asked:
         if get_tensors(reply, "sums"):
-            policy(context).admit("none")
+            NodeSettings.of(context.node_config).policy.admit("none")
         return reply
     template = Template.get(asked)
     sums = template.conform(get_tensors(reply, "sums"))
     protected = RecordDict({name: reply[name] for name in reply if not name.startswith("sums")})
     if OWN not in asked:
-        policy(context).admit("none")
+        NodeSettings.of(context.node_config).policy.admit("none")
         put_tensors(protected, "sums", noised(asked, sums, context))
     elif "inbox" in texts_in(asked)[OWN]:
         put_lanes(protected, _masked(asked, _layout(asked, template), sums, context, protected))
     else:
-        policy(context).admit("sim")
+        NodeSettings.of(context.node_config).policy.admit("sim")
         noisy = noised(asked, sums, context)
         put_lanes(protected, _words(asked, _layout(asked, template), noisy, context))
     return protected
@@ -143,7 +143,8 @@ def _replying(**own: bytes) -> RecordDict:
 @contextmanager
 def _opened(context: Context) -> Iterator[Client]:
     """Yield this silo's end, and store it before a reply leaves: no step is ever forgotten."""
-    member = Member(_identity(context), _roster(context), policy(context))
+    node = NodeSettings.of(context.node_config)
+    member = Member(_identity(context), _roster(context), node.policy)
     stored = texts_in(context.state).get(STATE)
     client = Client.from_bytes(member, bytes(stored["sealed"])) if stored else Client(member)  # type: ignore[arg-type]
     with lasting_ledger(context, client):
