@@ -3,8 +3,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# torch first and by itself: pip then keeps it, where a plain install could fetch a CUDA build of
-# several gigabytes. Choose another build with: make install TORCH='torch==... --index-url ...'
+# torch first and by itself, so that pip keeps the build that is chosen here. What a plain version
+# gives depends on the package index: on Linux the usual one has the CUDA build, several gigabytes.
+# A build for CPUs alone has an index of its own: make install TORCH='torch==... --index-url ...'
 TORCH ?= torch==2.13.0
 SILOS ?= 12
 

@@ -32,6 +32,7 @@ from fedvemoe_app.report.rows import ClientRow, EventRow, RoundRow, TaskRow
 from fedvemoe_app.served import ServedBank, serve, settings_here
 
 Weights = Mixture | Mapping[int, float] | str
+"""Whose mixture answers: a ``Mixture``, weights by slot, or text as ``0=0.7,2=0.3`` or ``base``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import re
 import shutil
 import weakref
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from tests.model.tiny import randomise
 
 QUESTIONS = ["ash birch", "oak pine", "elm holly"]
 HALVES = {0: 0.5, 1: 0.5}
+PAGE = Path(__file__).parents[1] / "docs" / "adapters.md"
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,17 @@ def test_a_task_is_scored_on_its_test_part(loaded: LoadedRun, silo: Silo) -> Non
     instance = Instance("0", "ash birch", ("ash",))
     other = Task("other", DEFINITION, (), {"test": (instance,)})
     assert loaded.perplexity(other) != pytest.approx(ours)
+
+
+def test_the_pages_example_scores_tasks(ended_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (source,) = (block for block in blocks if "run.perplexity" in block)
+    source = source.replace("runs/demo", str(ended_run.folder)).replace("silo-03", "silo-02")
+    exec(compile(source, str(PAGE), "exec"), {})
+    rows = [line.rsplit(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 2
+    assert rows[-1][0] == "mine"
+    assert all(float(ppl) > 1 for _, *both in rows for ppl in both)
 
 
 def test_whose_mixture_answers_matters(talkative: LoadedRun) -> None:

@@ -183,7 +183,7 @@ def _load_model(name: str, dtype: torch.dtype, use_4bit: bool, device: torch.dev
 
 def _four_bit_config(dtype: torch.dtype) -> BitsAndBytesConfig:
     if find_spec("bitsandbytes") is None:
-        raise BaseModelError("use-4bit needs bitsandbytes: pip install 'fedvemoe[gpu]'")
+        raise BaseModelError("use-4bit needs bitsandbytes: pip install -e '.[gpu]'")
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -45,8 +45,8 @@ def chosen(setting: str) -> list[str]:
             )
         if find_spec(name) is None:
             raise SettingError(
-                f'trackers = "{setting}": {name} is not installed; run pip install '
-                f"'fedvemoe[{name}]', or leave it out"
+                f'trackers = "{setting}": {name} is not installed; run pip install -e '
+                f"'.[{name}]', or leave it out"
             )
     return list(dict.fromkeys(names))
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.errors import SettingError
-from fedvemoe_app.settings import Leaf, leaves
 from fedvemoe_app.strategies import (
     ditto,
     fedadam,
@@ -35,16 +34,6 @@ STRATEGIES: dict[str, Callable[[RunConfig], Method]] = {
     "local": local.method,
 }
 FLOWER = "flwr:"
-BANK = ("k-init", "k-max", "top-m", "start")
-"""Settings of the bank that a strategy may fix."""
-SOMETIMES = (
-    *("private-slot", "expert-weight", "proximal-mu", "ditto-lambda", "responsibility-rule"),
-    *("server-learning-rate", "server-eta", "server-beta1", "server-beta2", "server-tau"),
-    *("total-steps", "out-json"),
-)
-"""Settings that not every strategy reads."""
-HARMLESS = {"private-slot": "off"}
-"""Values that say what holds anyhow where the setting is not read."""
 
 
 def method_of(config: RunConfig) -> Method:
@@ -109,25 +98,3 @@ def _reporting(config: RunConfig) -> str:
     if output.reporting != "auto":
         return output.reporting
     return "aggregate" if output.roster else "full"
-
-
-def remarks(config: RunConfig) -> list[str]:
-    """Return a line for each setting that the user gave and the strategy does not follow."""
-    method = method_of(config)
-    given = config.to_flat()
-    kept = settle(config).to_flat()
-    defaults = {leaf.key: leaf for leaf in leaves(RunConfig)}
-
-    def changed(leaf: Leaf) -> bool:
-        return given[leaf.key] != leaf.default
-
-    fixed = [key for key in BANK if kept[key] != given[key] and changed(defaults[key])]
-    unread = [
-        key
-        for key in SOMETIMES
-        if key not in method.reads and changed(defaults[key]) and given[key] != HARMLESS.get(key)
-    ]
-    return [
-        *(f"{key} = {given[key]}: {method.name} works with {kept[key]}" for key in fixed),
-        *(f"{key} = {given[key]}: {method.name} does not read it" for key in unread),
-    ]

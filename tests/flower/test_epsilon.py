@@ -52,5 +52,5 @@ def test_epsilon_grows_with_rounds_and_falls_with_noise_and_delta() -> None:
 
 def test_a_missing_library_is_named_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
-    with pytest.raises(SettingError, match=r"pip install 'fedvemoe\[dp\]', or set dp = off"):
+    with pytest.raises(SettingError, match=r"pip install -e '\.\[dp\]', or set dp = off"):
         Spending(DpSettings(dp="local"), 3)

@@ -68,7 +68,7 @@ def test_a_folder_without_weights_is_refused(base):
 
 def test_four_bit_without_bitsandbytes_names_the_fix(folders, monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with pytest.raises(BaseModelError, match=r"pip install 'fedvemoe\[gpu\]'"):
+    with pytest.raises(BaseModelError, match=r"pip install -e '\.\[gpu\]'"):
         load_backbone(folders["llama"], use_4bit=True)
 
 

@@ -41,7 +41,8 @@ from fedvemoe_app.report.progress import Progress
 from fedvemoe_app.report.trackers import Trackers, chosen
 from fedvemoe_app.secagg.roster import read_roster
 from fedvemoe_app.silo import experts_on
-from fedvemoe_app.strategies.registry import method_of, remarks, settle
+from fedvemoe_app.strategies.registry import method_of, settle
+from fedvemoe_app.strategies.remarks import remarks
 
 LOG = logging.getLogger("flwr")
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)

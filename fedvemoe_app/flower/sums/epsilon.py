@@ -50,7 +50,7 @@ class Spending:
         except ImportError as error:
             raise SettingError(
                 f'dp = "{settings.dp}" needs the accountant\'s library: '
-                "pip install 'fedvemoe[dp]', or set dp = off"
+                "pip install -e '.[dp]', or set dp = off"
             ) from error
 
     def spend(self) -> float:
