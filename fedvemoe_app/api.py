@@ -70,7 +70,7 @@ class LoadedRun:
 
     def __init__(self, journal: Run, machine: Mapping[str, bool | int | str]) -> None:
         self._journal = journal
-        self.config = settings_here(journal.config, machine)
+        self.config = settings_here(journal.settings(), machine)
         self._adapters = mixtures.living(journal.folder)
         self._served: ServedBank | None = None
         self._closed = False

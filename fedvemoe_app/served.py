@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,14 +23,14 @@ from fedvemoe_app.errors import BaseModelError, SettingError
 from fedvemoe_app.evaluation.scores import Score, pool
 from fedvemoe_app.evaluation.suite import evaluate
 from fedvemoe_app.model.answers import Answer, OnPiece, write_answers
-from fedvemoe_app.model.backbone import Backbone, load_backbone
+from fedvemoe_app.model.backbone import Backbone, load_backbone, require_device
 from fedvemoe_app.model.bases import locate
 from fedvemoe_app.model.experts import Experts
 from fedvemoe_app.model.family import LanguageFamily, default_row_cap
 from fedvemoe_app.model.generation import ROW_CAP
 from fedvemoe_app.overrides import absolute
 from fedvemoe_app.report.mixtures import Mixture
-from fedvemoe_app.settings import Value
+from fedvemoe_app.settings import Value, require_known
 from fedvemoe_app.silo import experts_on
 from fedvemoe_app.terms import training
 
@@ -131,6 +130,8 @@ def serve(config: RunConfig, adapters: Mapping[int, Path], fingerprint: str) -> 
     BaseModelError
         If the base cannot be had, or it is not the one the run was made with (``fingerprint``,
         "" where unknown).
+    SettingError
+        If this machine does not have the settings' device.
     RunError
         If an adapter folder is damaged.
     """
@@ -151,9 +152,10 @@ def require_base(found: str, expected: str, name: str) -> None:
         )
 
 
-def settings_here(run: Mapping[str, Any], machine: Mapping[str, Value]) -> RunConfig:
-    """Return a run's settings with those of this machine; SettingError for any other change."""
+def settings_here(run: RunConfig, machine: Mapping[str, Value]) -> RunConfig:
+    """Return a run's settings with those of this machine; SettingError for any other key."""
     given = {key.replace("_", "-"): value for key, value in machine.items()}
+    require_known(given, RunConfig().to_flat())
     for key in given:
         if key not in MACHINE:
             raise SettingError(
@@ -162,11 +164,12 @@ def settings_here(run: Mapping[str, Any], machine: Mapping[str, Value]) -> RunCo
             )
     if "base-model" in given:  # the run's own model-name must not stand against it
         given["model-name"] = given.pop("base-model")
-    return RunConfig.from_flat({**run, **absolute(given)})
+    return RunConfig.from_flat({**run.to_flat(), **absolute(given)})
 
 
 def _base(config: RunConfig) -> Backbone:
     settings = config.model
+    require_device(settings.device)  # before a base is built
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     return load_backbone(

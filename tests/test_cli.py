@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from fedvemoe_app.cli.main import app
 from fedvemoe_app.cli.reference import settings_table
 from tests.federation import Settings, federate
+from tests.report.synthetic import make_run
 
 runner = CliRunner()
 
@@ -144,6 +145,13 @@ def test_report_draws_and_prints_a_run_from_its_folder(settings: Callable[..., S
 
 def test_report_of_something_else_is_refused(tmp_path: Path) -> None:
     refused(call("report", tmp_path), str(tmp_path), "config.json")
+
+
+def test_report_names_a_damaged_row(tmp_path: Path) -> None:
+    run = make_run(tmp_path, rounds=1)
+    with (run.folder / "rounds.jsonl").open("a") as file:
+        file.write('{"round": 5}\n')
+    refused(call("report", run.folder), "rounds.jsonl, line 3", "strategy")
 
 
 def test_inspect_shows_who_holds_what(small_bank: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,14 @@ def test_export_lists_what_it_wrote(ended_run: Run, tmp_path: Path) -> None:
     for name in ("slot_00", "slot_01", "mixture.json"):
         assert str(tmp_path / "out" / name) in result.output
     refused(call("export", ended_run.folder, "--output", tmp_path / "out"), "--output")
+
+
+def test_export_names_a_file_that_is_missing(ended_run: Run, tmp_path: Path) -> None:
+    damaged = shutil.copytree(ended_run.folder, tmp_path / "run")
+    file = damaged / "experts" / "slot_00" / "adapter_config.json"
+    file.unlink()
+    refused(call("export", damaged, "--output", tmp_path / "out"), f"{file} is missing")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("how", [(), ("--stream",), ("--show-experts",), ("--json",)])
@@ -95,7 +104,9 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "no file": (("--file", "/nowhere/questions"), "/nowhere/questions"),
     "two ways to show": (("--stream", "--json"), "--stream"),
     "a setting of the run": (("lora-rank=3",), "lora-rank"),
-    "no such device": (("dtype=float7",), "float7"),
+    "no such type": (("dtype=float7",), "float7"),
+    "a GPU that is not there": (("device=cuda:99",), 'device = "cuda:99"'),
+    "no setting at all": (("devise=cpu",), "unknown setting devise; did you mean device"),
 }
 
 
