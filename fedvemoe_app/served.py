@@ -122,6 +122,21 @@ class ServedBank:
         return [encode(tokenizer, task, one, length) for one in task.splits["test"]]
 
 
+def questions_of(
+    prompts: str | Sequence[str], definition: str | Sequence[str]
+) -> list[tuple[str, str]]:
+    """Return each prompt behind its definition; SettingError where they are no texts or unequal."""
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    each = [definition] * len(texts) if isinstance(definition, str) else list(definition)
+    if len(each) != len(texts):
+        raise SettingError(f"{len(texts)} prompts have {len(each)} definitions: give one each")
+    for name, values in (("prompt", texts), ("definition", each)):
+        for value in values:
+            if not isinstance(value, str):
+                raise SettingError(f"{name} = {value!r}: must be text")
+    return list(zip(each, texts, strict=True))
+
+
 def serve(config: RunConfig, adapters: Mapping[int, Path], fingerprint: str) -> ServedBank:
     """Load the base of a run's settings, and the adapter folders by slot on top of it.
 

@@ -152,7 +152,7 @@ def converse(asking: Asking, definition: str, console: Console) -> None:
         line = sys.stdin.readline().strip()
         if not line:
             return
-        with suppress(typer.Exit), readable_errors(console):  # the next question may be better
+        with suppress(typer.Exit), readable_errors():  # the next question may be better
             asking.ask([Question(line, definition)], console)
 
 

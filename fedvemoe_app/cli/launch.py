@@ -20,7 +20,7 @@ from fedvemoe_app.flower.messages.privacy import fitted
 from fedvemoe_app.flower.programs.simulation import Resources, simulate
 from fedvemoe_app.flower.resume.resuming import alone_in, how_to_go_on, past_of, refuse_taken
 from fedvemoe_app.flower.server.run import check, lay_out
-from fedvemoe_app.model.backbone import require_device
+from fedvemoe_app.model.backbone import gpus_here, require_device
 from fedvemoe_app.model.base_build import build_base
 from fedvemoe_app.report.journal import read_run
 from fedvemoe_app.report.live import follow
@@ -48,6 +48,7 @@ def launch(config: RunConfig, resources: Resources, console: Console) -> Path:
             "start more silos, or lower min-silos"
         )
     require_device(config.model.device)
+    _require_gpus(resources.gpus_per_silo)
     config = _named(config)
     folder = Path(config.output.log_dir) / config.output.run_name
     refuse_taken(folder)
@@ -71,6 +72,7 @@ def relaunch(folder: Path, changes: Mapping[str, Value], each: Resources, consol
         Where it is finished, in use, or the changes are none that a run may go on with.
     """
     folder = folder.absolute()
+    _require_gpus(each.gpus_per_silo)
     given = {**read_run(folder).settings().to_flat(), **changes, "resume": str(folder)}
     config = settle(RunConfig.from_flat(given))
     if config.output.roster:
@@ -90,6 +92,18 @@ def relaunch(folder: Path, changes: Mapping[str, Value], each: Resources, consol
     console.print(f"going on after round {done} of {last}", highlight=False)
     _simulate(config, replace(each, silos=past.silos), folder, console)
     return folder
+
+
+def _require_gpus(each: float) -> None:
+    """Refuse GPUs that no silo could be given: Flower would wait for them, or say it oddly."""
+    asked, found = f"--gpus-per-silo {each:g}", gpus_here()
+    if not each >= 0 or (each > 1 and each != int(each)):
+        raise SettingError(f"{asked}: give a part of one GPU, whole ones, or 0 for none")
+    if each > found:
+        raise SettingError(
+            f"{asked}: torch sees {found} GPUs here; leave it out to compute on the CPU, and see "
+            "fedvemoe doctor"
+        )
 
 
 def _require_writable(log_dir: Path) -> None:

@@ -67,7 +67,7 @@ def run(
     [bold]fedvemoe run -c simulation.toml --silos 5 --gpus-per-silo 0.5[/bold] on a GPU.
     """
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         config = RunConfig.from_flat(gather(RunConfig, run_config, settings or []))
 
         from fedvemoe_app.cli.launch import launch
@@ -99,7 +99,7 @@ def resume(
     from fedvemoe_app.flower.programs.simulation import Resources
 
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         changes = gather(RunConfig, None, settings or [])
         relaunch(folder, changes, Resources(0, cpus_per_silo, gpus_per_silo), console)
 
@@ -125,7 +125,7 @@ def inspect(settings: Words = None, run_config: SettingsFile = None, silos: Silo
     from fedvemoe_app.data.holdings import assignment_of, bank_of
 
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         config = RunConfig.from_flat(gather(RunConfig, run_config, settings or []))
         seed = config.output.seed
         bank = bank_of(config.data, seed)
@@ -148,7 +148,7 @@ def build(
     from fedvemoe_app.cli.launch import build_from_bank
 
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         folder = build_from_bank(bank, size, seed, console)
         console.print(
             f"base model: [bold]{folder}[/bold]\nuse it with: model-name={folder}", soft_wrap=True

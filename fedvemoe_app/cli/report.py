@@ -30,7 +30,7 @@ def report(folder: RunFolder) -> None:
     from fedvemoe_app.report.summary import print_summary
 
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         found = read_run(folder)
         pictures = draw_all(found)
         print_summary(found, console, pictures, write_page(found, pictures))
@@ -63,7 +63,7 @@ def figure(
     from fedvemoe_app.report.plots import draw_print
 
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         found = read_run(folder)
         paths = draw_print(
             found,
@@ -99,7 +99,7 @@ def compare(
     from fedvemoe_app.report.compare_files import markdown, write
 
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         runs = collect(folders)
         if not force:
             require_comparable(runs)
@@ -125,7 +125,7 @@ def table(
     from fedvemoe_app.report.tables import write_tables
 
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         for path in write_tables(read_run(folder), output or folder / "tables", kind):
             console.print(str(path), soft_wrap=True, highlight=False, markup=False)
 

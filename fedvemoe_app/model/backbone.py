@@ -119,12 +119,16 @@ def load_backbone(
     )
 
 
+def gpus_here() -> int:
+    """Return how many GPUs torch can use on this machine."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def require_device(device: str) -> None:
     """Refuse a GPU that this machine does not have; ``device`` is auto, cpu, cuda or cuda:N."""
     if device.startswith("cuda"):
-        number = int(device.partition(":")[2] or 0)
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if number >= found:
+        found = gpus_here()
+        if int(device.partition(":")[2] or 0) >= found:
             raise SettingError(
                 f'device = "{device}": torch sees {found} GPUs here; use auto or cpu, '
                 "and see fedvemoe doctor"
