@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedvemoe_app.config import RunConfig
+from fedvemoe_app.config import MACHINE, RunConfig
 from fedvemoe_app.data.batches import Example, encode, encode_prompt
 from fedvemoe_app.data.encoded import EncodedTasks
 from fedvemoe_app.data.task import Instance, Task
@@ -33,9 +33,6 @@ from fedvemoe_app.report.mixtures import Mixture
 from fedvemoe_app.settings import Value, require_known
 from fedvemoe_app.silo import experts_on
 from fedvemoe_app.terms import training
-
-MACHINE = ("model-name", "base-model", "dtype", "use-4bit", "device", "torch-threads", "row-cap")
-"""Settings that say where and how the base is loaded; all others belong to the run."""
 
 
 @dataclass(frozen=True, eq=False)

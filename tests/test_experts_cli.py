@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from fedvemoe_app.api import load_run
+from fedvemoe_app.api import LoadedRun, load_run
 from fedvemoe_app.cli.main import app
+from fedvemoe_app.model.answers import Answer, Piece
 from fedvemoe_app.report.journal import Run
 from tests.federation import DEFINITION
 from tests.test_cli import call, refused
@@ -57,9 +60,31 @@ def test_a_silo_answers(how: tuple[str, ...], ended_run: Run, expected: str) -> 
     last = result.stdout.strip().splitlines()
     if "--json" in how:
         assert json.loads(last[-1])["answer"] == expected
-    else:
-        assert expected in last
-    assert ("expert " in result.stdout) == ("--show-experts" in how)
+        return
+    marked = [re.sub(r"\[[01]\]", "", line) for line in last]
+    assert expected in (marked if "--show-experts" in how else last)
+    assert ("[N]: expert N" in result.stdout) == ("--show-experts" in how)
+
+
+@pytest.mark.parametrize("how", [(), ("--stream",)])
+def test_each_stretch_of_an_answer_bears_its_expert(how: tuple[str, ...], ended_run: Run) -> None:
+    def answered(*texts: str) -> Any:
+        other = (0, 0, 1, 0)
+        pieces = [
+            Piece(text, {11: 1.0 - k, 5: float(k)}) for k, text in zip(other, texts, strict=True)
+        ]
+
+        def generate(self: LoadedRun, prompts: Any, on_piece: Any = None, **_: Any) -> list[Answer]:
+            for piece in pieces if on_piece else ():
+                on_piece(0, piece)
+            return [Answer("".join(texts), pieces)]
+
+        return generate
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LoadedRun, "generate", answered("a", " b", " c", " d"))
+        result = call(*ASK, ended_run.folder, "--prompt", "ash", "--show-experts", *how)
+    assert result.stdout.splitlines()[0] == "a b[11] c[5] d[11]"
 
 
 def test_a_file_is_answered_line_by_line_with_its_experts(ended_run: Run, tmp_path: Path) -> None:

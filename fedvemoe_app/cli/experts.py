@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from fedvemoe_app.cli.commands import Commands, settings_that_begin
+from fedvemoe_app.cli.commands import Commands, machine_settings_that_begin
 from fedvemoe_app.cli.console import readable_errors
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.overrides import gather
@@ -28,7 +28,7 @@ Machine = Annotated[
         metavar="[KEY=VALUE]...",
         help="Settings of this machine as key=value: model-name (where the same base lies here), "
         "device, dtype, use-4bit, torch-threads, row-cap.",
-        autocompletion=settings_that_begin,
+        autocompletion=machine_settings_that_begin,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

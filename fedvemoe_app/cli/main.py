@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from fedvemoe_app import __version__
-from fedvemoe_app.cli.commands import Commands, SettingsFile, Words
+from fedvemoe_app.cli.commands import Commands, SettingsFile, Words, one_of
 from fedvemoe_app.cli.console import readable_errors
 from fedvemoe_app.cli.consortium import consortium
 from fedvemoe_app.cli.doctor import doctor
@@ -138,7 +138,9 @@ def build(
     bank: Annotated[
         str, typer.Option(help="Task folder, hub name, or builtin:tasks.")
     ] = "builtin:tasks",
-    size: Annotated[str, typer.Option(help="tiny or small.")] = "tiny",
+    size: Annotated[
+        str, typer.Option(help="tiny or small.", autocompletion=one_of("tiny", "small"))
+    ] = "tiny",
     seed: Annotated[int, typer.Option(help="Seed of weights and batches.", min=0)] = 0,
 ) -> None:
     """Build a small base model and tokenizer from a bank's tasks, and print where it lies.

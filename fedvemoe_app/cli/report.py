@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedvemoe_app.cli.commands import Commands
+from fedvemoe_app.cli.commands import Commands, one_of
 from fedvemoe_app.cli.console import readable_errors
 
 app = Commands("Look at results")
@@ -43,7 +43,12 @@ def figure(
         Path | None, typer.Option(help="Folder for the files; the run's plots/ by default.")
     ] = None,
     formats: Annotated[
-        str, typer.Option("--format", help="pdf, svg, png, or several by comma.")
+        str,
+        typer.Option(
+            "--format",
+            help="pdf, svg, png, or several by comma.",
+            autocompletion=one_of("pdf", "svg", "png"),
+        ),
     ] = "pdf,svg,png",
     pictures: Annotated[
         str,
@@ -112,7 +117,14 @@ def compare(
 @app.command()
 def table(
     folder: RunFolder,
-    kind: Annotated[str, typer.Option("--format", help="csv, parquet or jsonl.")] = "csv",
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="csv, parquet or jsonl.",
+            autocompletion=one_of("csv", "parquet", "jsonl"),
+        ),
+    ] = "csv",
     output: Annotated[
         Path | None, typer.Option(help="Folder for the files; the run's tables/ by default.")
     ] = None,
