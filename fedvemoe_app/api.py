@@ -29,7 +29,7 @@ from fedvemoe_app.report.export import export_run
 from fedvemoe_app.report.journal import Run, read_run
 from fedvemoe_app.report.mixtures import Mixture
 from fedvemoe_app.report.rows import ClientRow, EventRow, RoundRow, TaskRow
-from fedvemoe_app.served import ServedBank, serve, settings_here
+from fedvemoe_app.served import ServedBank, questions_of, serve, settings_here
 
 Weights = Mixture | Mapping[int, float] | str
 """Whose mixture answers: a ``Mixture``, weights by slot, or text as ``0=0.7,2=0.3`` or ``base``."""
@@ -71,7 +71,7 @@ class LoadedRun:
 
     def __init__(self, journal: Run, machine: Mapping[str, bool | int | str]) -> None:
         self._journal = journal
-        self.config = settings_here(journal.config, machine)
+        self.config = settings_here(journal.settings(), machine)
         self._adapters = mixtures.living(journal.folder)
         self._served: ServedBank | None = None
         self._closed = False
@@ -147,15 +147,14 @@ class LoadedRun:
         Raises
         ------
         RunError, SettingError
-            If the mixture cannot be had, or a prompt is too long for the base.
+            If the mixture cannot be had, a prompt is no text or too long for the base, or
+            ``max_new_tokens`` is below 1.
         """
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        each = [definition] * len(texts) if isinstance(definition, str) else list(definition)
-        if len(each) != len(texts):
-            raise SettingError(f"{len(texts)} prompts have {len(each)} definitions: give one each")
-        most = max_new_tokens or self.config.evaluation.max_new_tokens
+        questions = questions_of(prompts, definition)
+        most = self.config.evaluation.max_new_tokens if max_new_tokens is None else max_new_tokens
+        if type(most) is not int or most < 1:
+            raise SettingError(f"max_new_tokens = {most!r}: must be a whole number, at least 1")
         chosen = self._chosen(client, mixture)
-        questions = list(zip(each, texts, strict=True))
         return self._bank.answer(questions, chosen, max_new_tokens=most, on_piece=on_piece)
 
     def perplexity(
@@ -169,8 +168,15 @@ class LoadedRun:
 
         The predictive mixture never looks at the token it predicts; see ``generate`` for
         ``client`` and ``mixture``.
+
+        Raises
+        ------
+        RunError, SettingError
+            If the mixture cannot be had, or ``examples`` are none.
         """
         chosen = self._chosen(client, mixture)
+        if not isinstance(examples, Task) and not all(isinstance(e, Example) for e in examples):
+            raise SettingError("perplexity: give a Task, or a sequence of encoded Examples")
         rows = self._bank.encoded(examples) if isinstance(examples, Task) else examples
         ppl = self._bank.score(rows, chosen).ppl
         if ppl is None:

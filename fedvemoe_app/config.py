@@ -22,6 +22,9 @@ from fedvemoe_app.config_groups.rounds import RoundSettings
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.settings import flatten, read
 
+MACHINE = ("model-name", "base-model", "dtype", "use-4bit", "device", "torch-threads", "row-cap")
+"""Settings that say where and how the base is loaded; all others belong to the run."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fedvemoe_app.errors import SettingError
-from fedvemoe_app.settings import Leaf, Value, leaves
+from fedvemoe_app.settings import Leaf, Value, leaves, require_known
 
 PATHS = (
     *("keyword-file", "assignment-file", "tasks-file", "local-baseline-json"),
@@ -23,10 +23,11 @@ def gather(tree: type, file: Path | None, words: Iterable[str]) -> dict[str, Val
     Raises
     ------
     SettingError
-        Where the file is missing or not TOML, or a word is not key=value or not of the key's type.
+        Where the file is missing, not TOML or holds what is no setting or no value of one, or a
+        word is not key=value or not of the key's type.
     """
     known = {leaf.key: leaf for leaf in leaves(tree)}
-    flat = dict(_read(file)) if file else {}
+    flat = _checked(file, known) if file else {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals:
@@ -62,6 +63,16 @@ def absolute(flat: Mapping[str, Value]) -> dict[str, Value]:
             if key in PATHS or path.exists():
                 result[key] = str(path.absolute())
     return result
+
+
+def _checked(file: Path, known: Mapping[str, Leaf]) -> dict[str, Value]:
+    """Return the settings of a file, each of which is one by itself; an error names the file."""
+    content = _read(file)
+    try:
+        require_known(content, known)
+        return {key: known[key].check(value) for key, value in content.items()}
+    except SettingError as error:
+        raise SettingError(f"run-config file {file}: {error}") from error
 
 
 def _read(file: Path) -> dict[str, Value]:

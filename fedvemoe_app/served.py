@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedvemoe_app.config import RunConfig
+from fedvemoe_app.config import MACHINE, RunConfig
 from fedvemoe_app.data.batches import Example, encode, encode_prompt
 from fedvemoe_app.data.encoded import EncodedTasks
 from fedvemoe_app.data.task import Instance, Task
@@ -24,19 +23,16 @@ from fedvemoe_app.errors import BaseModelError, SettingError
 from fedvemoe_app.evaluation.scores import Score, pool
 from fedvemoe_app.evaluation.suite import evaluate
 from fedvemoe_app.model.answers import Answer, OnPiece, write_answers
-from fedvemoe_app.model.backbone import Backbone, load_backbone
+from fedvemoe_app.model.backbone import Backbone, load_backbone, require_device
 from fedvemoe_app.model.bases import locate
 from fedvemoe_app.model.experts import Experts
 from fedvemoe_app.model.family import LanguageFamily, default_row_cap
 from fedvemoe_app.model.generation import ROW_CAP
 from fedvemoe_app.overrides import absolute
 from fedvemoe_app.report.mixtures import Mixture
-from fedvemoe_app.settings import Value
+from fedvemoe_app.settings import Value, require_known
 from fedvemoe_app.silo import experts_on
 from fedvemoe_app.terms import training
-
-MACHINE = ("model-name", "base-model", "dtype", "use-4bit", "device", "torch-threads", "row-cap")
-"""Settings that say where and how the base is loaded; all others belong to the run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +119,21 @@ class ServedBank:
         return [encode(tokenizer, task, one, length) for one in task.splits["test"]]
 
 
+def questions_of(
+    prompts: str | Sequence[str], definition: str | Sequence[str]
+) -> list[tuple[str, str]]:
+    """Return each prompt behind its definition; SettingError where they are no texts or unequal."""
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    each = [definition] * len(texts) if isinstance(definition, str) else list(definition)
+    if len(each) != len(texts):
+        raise SettingError(f"{len(texts)} prompts have {len(each)} definitions: give one each")
+    for name, values in (("prompt", texts), ("definition", each)):
+        for value in values:
+            if not isinstance(value, str):
+                raise SettingError(f"{name} = {value!r}: must be text")
+    return list(zip(each, texts, strict=True))
+
+
 def serve(config: RunConfig, adapters: Mapping[int, Path], fingerprint: str) -> ServedBank:
     """Load the base of a run's settings, and the adapter folders by slot on top of it.
 
@@ -131,6 +142,8 @@ def serve(config: RunConfig, adapters: Mapping[int, Path], fingerprint: str) -> 
     BaseModelError
         If the base cannot be had, or it is not the one the run was made with (``fingerprint``,
         "" where unknown).
+    SettingError
+        If this machine does not have the settings' device.
     RunError
         If an adapter folder is damaged.
     """
@@ -151,9 +164,10 @@ def require_base(found: str, expected: str, name: str) -> None:
         )
 
 
-def settings_here(run: Mapping[str, Any], machine: Mapping[str, Value]) -> RunConfig:
-    """Return a run's settings with those of this machine; SettingError for any other change."""
+def settings_here(run: RunConfig, machine: Mapping[str, Value]) -> RunConfig:
+    """Return a run's settings with those of this machine; SettingError for any other key."""
     given = {key.replace("_", "-"): value for key, value in machine.items()}
+    require_known(given, RunConfig().to_flat())
     for key in given:
         if key not in MACHINE:
             raise SettingError(
@@ -162,11 +176,12 @@ def settings_here(run: Mapping[str, Any], machine: Mapping[str, Value]) -> RunCo
             )
     if "base-model" in given:  # the run's own model-name must not stand against it
         given["model-name"] = given.pop("base-model")
-    return RunConfig.from_flat({**run, **absolute(given)})
+    return RunConfig.from_flat({**run.to_flat(), **absolute(given)})
 
 
 def _base(config: RunConfig) -> Backbone:
     settings = config.model
+    require_device(settings.device)  # before a base is built
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     return load_backbone(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, cast, get_type_hints
@@ -111,11 +111,17 @@ def hyphenated(name: str) -> str:
 def read(tree: type[Tree], flat: Mapping[str, object]) -> Tree:
     """Build the tree from ``flat``; keys that are not given keep their defaults."""
     known = {leaf.key: leaf for leaf in leaves(tree)}
-    for key in flat:
-        if key not in known:
-            raise SettingError(f"unknown setting {key}{_suggestion(key, list(known))}")
+    require_known(flat, known)
     checked = {key: known[key].check(value) for key, value in flat.items()}
     return _build(tree, checked)
+
+
+def require_known(keys: Iterable[str], known: Iterable[str]) -> None:
+    """Raise SettingError, with the nearest that there is, where a key is not ``known``."""
+    names = list(known)
+    for key in keys:
+        if key not in names:
+            raise SettingError(f"unknown setting {key}{_suggestion(key, names)}")
 
 
 def _build(tree: type[Tree], checked: Mapping[str, Value]) -> Tree:

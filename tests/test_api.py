@@ -9,6 +9,7 @@ import shutil
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -155,6 +156,28 @@ def test_what_cannot_be_asked_is_said(loaded: LoadedRun) -> None:
         loaded.generate("ash", mixture=Mixture({2: 1.0}))
     with pytest.raises(SettingError, match=r"ash ash.*tokens.*shorten"):
         loaded.generate("ash " * 5000)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "fewer tokens than none": ({"max_new_tokens": -3}, "max_new_tokens = -3: must be"),
+    "no tokens": ({"max_new_tokens": 0}, "max_new_tokens = 0: must be"),
+    "text for a weight": ({"mixture": {0: "x"}}, "expert 0 has weight 'x'"),
+    "a list for a mixture": ({"mixture": [0.5, 0.5]}, "weights by slot"),
+    "a number for a prompt": ({"prompts": [3]}, "prompt = 3: must be text"),
+    "a number for a definition": ({"definition": [3]}, "definition = 3: must be text"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_argument_is_a_reason(what: str, loaded: LoadedRun) -> None:
+    given, reason = WRONG[what]
+    with pytest.raises(SettingError, match=reason):
+        loaded.generate(**{"prompts": "ash", **given})
+
+
+def test_text_has_no_perplexity_before_it_is_encoded(loaded: LoadedRun) -> None:
+    with pytest.raises(SettingError, match="give a Task, or a sequence of encoded Examples"):
+        loaded.perplexity("text")  # type: ignore[arg-type]
 
 
 def test_settings_of_the_run_stay_and_those_of_the_machine_may_change(ended_run: Run) -> None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from fedvemoe_app.cli.main import app
 from fedvemoe_app.cli.reference import settings_table
 from tests.federation import Settings, federate
+from tests.report.synthetic import make_run
 
 runner = CliRunner()
 
@@ -68,6 +69,9 @@ WRONG: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "more silos needed": (["min-silos=9"], ("--silos 4", "min-silos = 9")),
     "sample too small": (["fraction-train=0.25"], ("fraction-train", "min-silos")),
     "no such tracker": (["trackers=tensorbord"], ("tensorbord is not known", "wandb")),
+    "fewer GPUs than none": (["--gpus-per-silo", "-1"], ("--gpus-per-silo -1", "0 for none")),
+    "one GPU and a half": (["--gpus-per-silo", "1.5"], ("--gpus-per-silo 1.5", "whole ones")),
+    "GPUs on a machine without": (["--gpus-per-silo", "64"], ("--gpus-per-silo 64", "GPUs here")),
     "no place for results": (["log-dir=/proc/nowhere"], ("log-dir = /proc/nowhere", "write to")),
     "no folder of a base": (["model-name=./nowhere"], ("./nowhere: no such folder", "builtin:")),
     "a path as name": (["run-name=a/b"], ("run-name", "log-dir")),
@@ -108,8 +112,8 @@ def test_a_wrong_settings_file_is_named(what: str, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     if text is not None:
         file.write_text(text)
-    refused(call("run", "-c", file), reason)
-    refused(call("data", "inspect", "-c", file), reason)
+    refused(call("run", "-c", file), reason, str(file))
+    refused(call("data", "inspect", "-c", file), reason, str(file))
 
 
 def test_a_good_run_reaches_flower_with_its_settings(
@@ -144,6 +148,19 @@ def test_report_draws_and_prints_a_run_from_its_folder(settings: Callable[..., S
 
 def test_report_of_something_else_is_refused(tmp_path: Path) -> None:
     refused(call("report", tmp_path), str(tmp_path), "config.json")
+
+
+def test_errors_do_not_mix_with_what_programs_read(tmp_path: Path) -> None:
+    result = call("report", tmp_path)
+    assert result.stdout == ""
+    assert "error:" in result.stderr
+
+
+def test_report_names_a_damaged_row(tmp_path: Path) -> None:
+    run = make_run(tmp_path, rounds=1)
+    with (run.folder / "rounds.jsonl").open("a") as file:
+        file.write('{"round": 5}\n')
+    refused(call("report", run.folder), "rounds.jsonl, line 3", "strategy")
 
 
 def test_inspect_shows_who_holds_what(small_bank: Path) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from fedvemoe_app.api import load_run
+from fedvemoe_app.api import LoadedRun, load_run
 from fedvemoe_app.cli.main import app
+from fedvemoe_app.model.answers import Answer, Piece
 from fedvemoe_app.report.journal import Run
 from tests.federation import DEFINITION
 from tests.test_cli import call, refused
@@ -40,6 +44,14 @@ def test_export_lists_what_it_wrote(ended_run: Run, tmp_path: Path) -> None:
     refused(call("export", ended_run.folder, "--output", tmp_path / "out"), "--output")
 
 
+def test_export_names_a_file_that_is_missing(ended_run: Run, tmp_path: Path) -> None:
+    damaged = shutil.copytree(ended_run.folder, tmp_path / "run")
+    file = damaged / "experts" / "slot_00" / "adapter_config.json"
+    file.unlink()
+    refused(call("export", damaged, "--output", tmp_path / "out"), f"{file} is missing")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("how", [(), ("--stream",), ("--show-experts",), ("--json",)])
 def test_a_silo_answers(how: tuple[str, ...], ended_run: Run, expected: str) -> None:
     who = ("--client", "silo-00", "--prompt", "ash birch")
@@ -48,9 +60,31 @@ def test_a_silo_answers(how: tuple[str, ...], ended_run: Run, expected: str) -> 
     last = result.stdout.strip().splitlines()
     if "--json" in how:
         assert json.loads(last[-1])["answer"] == expected
-    else:
-        assert expected in last
-    assert ("expert " in result.stdout) == ("--show-experts" in how)
+        return
+    marked = [re.sub(r"\[[01]\]", "", line) for line in last]
+    assert expected in (marked if "--show-experts" in how else last)
+    assert ("[N]: expert N" in result.stdout) == ("--show-experts" in how)
+
+
+@pytest.mark.parametrize("how", [(), ("--stream",)])
+def test_each_stretch_of_an_answer_bears_its_expert(how: tuple[str, ...], ended_run: Run) -> None:
+    def answered(*texts: str) -> Any:
+        other = (0, 0, 1, 0)
+        pieces = [
+            Piece(text, {11: 1.0 - k, 5: float(k)}) for k, text in zip(other, texts, strict=True)
+        ]
+
+        def generate(self: LoadedRun, prompts: Any, on_piece: Any = None, **_: Any) -> list[Answer]:
+            for piece in pieces if on_piece else ():
+                on_piece(0, piece)
+            return [Answer("".join(texts), pieces)]
+
+        return generate
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LoadedRun, "generate", answered("a", " b", " c", " d"))
+        result = call(*ASK, ended_run.folder, "--prompt", "ash", "--show-experts", *how)
+    assert result.stdout.splitlines()[0] == "a b[11] c[5] d[11]"
 
 
 def test_a_file_is_answered_line_by_line_with_its_experts(ended_run: Run, tmp_path: Path) -> None:
@@ -95,7 +129,9 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "no file": (("--file", "/nowhere/questions"), "/nowhere/questions"),
     "two ways to show": (("--stream", "--json"), "--stream"),
     "a setting of the run": (("lora-rank=3",), "lora-rank"),
-    "no such device": (("dtype=float7",), "float7"),
+    "no such type": (("dtype=float7",), "float7"),
+    "a GPU that is not there": (("device=cuda:99",), 'device = "cuda:99"'),
+    "no setting at all": (("devise=cpu",), "unknown setting devise; did you mean device"),
 }
 
 

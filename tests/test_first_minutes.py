@@ -15,8 +15,9 @@ from typer.core import TyperArgument
 from typer.testing import CliRunner
 
 from fedvemoe_app import __version__
-from fedvemoe_app.cli.commands import settings_that_begin
+from fedvemoe_app.cli.commands import machine_settings_that_begin, settings_that_begin
 from fedvemoe_app.cli.main import app
+from fedvemoe_app.strategies.registry import STRATEGIES
 
 
 def leaves_of(
@@ -69,16 +70,27 @@ def test_settings_are_completed_by_key_and_by_value() -> None:
     assert settings_that_begin("privacy=s") == ["privacy=secagg", "privacy=sim"]
     assert settings_that_begin("use-4bit=") == ["use-4bit=true", "use-4bit=false"]
     assert settings_that_begin("no-such=") == []
+    assert settings_that_begin("strategy=") == [f"strategy={name}" for name in STRATEGIES]
 
 
 def test_a_shell_gets_commands_and_settings_to_choose_from() -> None:
     for words, at, expected in (
         ("fedvemoe ex", "1", "export"),
         ("fedvemoe run top", "2", "top-m="),
+        ("fedvemoe generate runs/one dev", "3", "device="),
+        ("fedvemoe table runs/one --format par", "4", "parquet"),
+        ("fedvemoe figure runs/one --format p", "4", "pdf"),
+        ("fedvemoe base build --size s", "4", "small"),
     ):
         asked = {"_FEDVEMOE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": at}
         done = CliRunner().invoke(app, [], env=asked, prog_name="fedvemoe")
         assert expected in done.output.split()
+
+
+def test_a_finished_run_is_offered_only_settings_of_the_machine() -> None:
+    assert machine_settings_that_begin("k-") == []
+    assert machine_settings_that_begin("d") == ["dtype=", "device="]
+    assert "dtype=bfloat16" in machine_settings_that_begin("dtype=")
 
 
 def test_bitsandbytes_says_nothing_of_a_kernel_that_nobody_asked_for(tmp_path: Path) -> None:

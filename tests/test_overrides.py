@@ -77,9 +77,12 @@ def test_words_win_over_the_file_and_later_words_over_earlier(here: Path) -> Non
     assert found == {"k-init": 4, "rho": 0.2}
 
 
-def test_a_file_keeps_its_own_types_for_the_reader_to_check(here: Path) -> None:
-    (here / "s.toml").write_text('k-init = "3"\nuse-4bit = true\n')
-    assert gather(RunConfig, here / "s.toml", []) == {"k-init": "3", "use-4bit": True}
+def test_a_file_has_types_of_its_own_and_an_error_names_it(here: Path) -> None:
+    (here / "s.toml").write_text("k-init = 3\nuse-4bit = true\n")
+    assert gather(RunConfig, here / "s.toml", []) == {"k-init": 3, "use-4bit": True}
+    (here / "s.toml").write_text('k-init = "3"\n')
+    with pytest.raises(SettingError, match=r's\.toml: k-init = "3": must be of type int'):
+        gather(RunConfig, here / "s.toml", [])
 
 
 @pytest.mark.parametrize(

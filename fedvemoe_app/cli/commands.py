@@ -7,7 +7,7 @@ settings as words and as a file in the same way everywhere.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -15,10 +15,16 @@ import typer
 from typer.core import TyperArgument, TyperCommand
 from typer.models import ArgumentInfo
 
-from fedvemoe_app.config import RunConfig
-from fedvemoe_app.settings import leaves
+from fedvemoe_app.config import MACHINE, RunConfig
+from fedvemoe_app.settings import Leaf, Value, leaves
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+STRATEGIES = (
+    *("fedvemoe", "fedavg", "fedprox", "fedadam", "fedyogi"),
+    *("ifca", "fedem", "ditto", "local"),
+)
+"""What the registry has; to import that takes longer than a person waits for a completion."""
 
 
 class Explained(TyperCommand):
@@ -48,13 +54,36 @@ class Commands(typer.Typer):
 
 def settings_that_begin(incomplete: str) -> list[str]:
     """Return completions of a word that is a setting: its key, then the values it may take."""
+    return _completed(incomplete, leaves(RunConfig))
+
+
+def machine_settings_that_begin(incomplete: str) -> list[str]:
+    """Return the same of the settings that may change once a run has ended."""
+    return _completed(incomplete, (leaf for leaf in leaves(RunConfig) if leaf.key in MACHINE))
+
+
+def one_of(*words: str) -> Callable[[str], list[str]]:
+    """Return what completes an option that takes one of ``words``."""
+
+    def completed(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return completed
+
+
+def _completed(incomplete: str, settings: Iterable[Leaf]) -> list[str]:
     key, equals, _ = incomplete.partition("=")
-    known = {leaf.key: leaf for leaf in leaves(RunConfig)}
+    known = {leaf.key: leaf for leaf in settings}
     if not equals:
         return [f"{each}=" for each in known if each.startswith(key)]
-    values = (known[key].choices or _truths(known[key].kind)) if key in known else ()
-    words = [f"{key}={value}" for value in values]
+    words = [f"{key}={value}" for value in _values(known[key])] if key in known else []
     return [word for word in words if word.startswith(incomplete)]
+
+
+def _values(leaf: Leaf) -> tuple[Value, ...]:
+    if leaf.key == "strategy":
+        return STRATEGIES
+    return leaf.choices or _truths(leaf.kind)
 
 
 def _truths(kind: type) -> tuple[str, ...]:

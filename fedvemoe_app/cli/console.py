@@ -13,11 +13,11 @@ from fedvemoe_app.errors import FedVemoeError
 
 
 @contextmanager
-def readable_errors(console: Console) -> Iterator[None]:
-    """Turn an error meant for the user into one readable reason and exit code 1."""
+def readable_errors() -> Iterator[None]:
+    """Turn an error meant for the user into one readable reason on stderr and exit code 1."""
     try:
         yield
     except FedVemoeError as error:
-        reason = escape(str(error))
-        console.print(f"[bold red]error:[/bold red] {reason}", soft_wrap=True, highlight=False)
+        said = f"[bold red]error:[/bold red] {escape(str(error))}"
+        Console(stderr=True).print(said, soft_wrap=True, highlight=False)
         raise typer.Exit(1) from None

@@ -50,7 +50,7 @@ def consortium(
     from fedvemoe_app.deploy.consortium import hold
 
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         if silos < LEAST:
             raise SettingError(f"--silos {silos}: a secure sum needs at least {LEAST}")
         config = RunConfig.from_flat({**SHORT, **gather(RunConfig, None, settings or [])})

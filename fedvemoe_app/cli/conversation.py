@@ -21,8 +21,7 @@ from fedvemoe_app.model.answers import Answer, Piece
 from fedvemoe_app.report import mixtures
 from fedvemoe_app.report.mixtures import Mixture
 
-COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
-"""Of experts in order of slot, and round again."""
+LEGEND = "[N]: expert N carried the text before it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,26 @@ class Question:
 
     text: str
     definition: str
+
+
+@dataclass(slots=True)
+class Marks:
+    """Puts behind each stretch of an answer the number of the expert that carried it."""
+
+    expert: int | None = None
+
+    def piece(self, piece: Piece) -> Text:
+        """Return the piece, after the mark of what came before it where another expert begins."""
+        if not piece.text:
+            return Text()
+        main = max(piece.weights, key=lambda slot: piece.weights[slot])
+        mark = Text() if main == self.expert else self.end()
+        self.expert = main
+        return Text.assemble(mark, piece.text)
+
+    def end(self) -> Text:
+        """Return the mark of the last stretch."""
+        return Text("" if self.expert is None else f"[{self.expert}]", style="bold cyan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +94,20 @@ class Asking:
         return cls(run, chosen, **shown)
 
     @property
-    def slots(self) -> tuple[int, ...]:
-        """The slots of the mixture's experts."""
-        return tuple(sorted(self.mixture.weights))
+    def marked(self) -> bool:
+        """Whether answers bear marks of experts; the bare base has none."""
+        return self.show_experts and not self.as_json and bool(self.mixture.weights)
 
     def ask(self, questions: Sequence[Question], console: Console) -> None:
         """Answer all questions: in one batch, or one after another where they are streamed."""
         if self.stream:
             for question in questions:
                 self._stream(question, console)
-            return
-        answers = self._answer(questions)
-        for question, answer in zip(questions, answers, strict=True):
-            self._show(question, answer, console)
+        else:
+            for question, answer in zip(questions, self._answer(questions), strict=True):
+                self._show(question, answer, console)
+        if self.marked:
+            console.print(Text(LEGEND, style="dim"))
 
     def _answer(self, questions: Sequence[Question], on_piece: Any = None) -> list[Answer]:
         return self.run.generate(
@@ -99,32 +119,22 @@ class Asking:
         )
 
     def _stream(self, question: Question, console: Console) -> None:
+        marks = Marks()
+
         def show(_: int, piece: Piece) -> None:
-            console.print(self._coloured(piece), end="")
+            console.print(marks.piece(piece) if self.marked else Text(piece.text), end="")
             console.file.flush()
 
         self._answer([question], show)
-        console.print()
-        self._legend(console)
+        console.print(marks.end())
 
     def _show(self, question: Question, answer: Answer, console: Console) -> None:
         if self.as_json:
             print(json.dumps(self._row(question, answer), ensure_ascii=False))
             return
-        console.print(Text.assemble(*(self._coloured(piece) for piece in answer.pieces)))
-        self._legend(console)
-
-    def _coloured(self, piece: Piece) -> Text:
-        """Return the piece in the colour of the expert that carried it."""
-        if not (self.show_experts and self.slots):
-            return Text(piece.text)
-        main = max(piece.weights, key=lambda slot: piece.weights[slot])
-        return Text(piece.text, style=_colour(main))
-
-    def _legend(self, console: Console) -> None:
-        if self.show_experts and self.slots:
-            names = (Text(f"expert {slot}  ", style=_colour(slot)) for slot in self.slots)
-            console.print(Text.assemble("[", *names, "]"))
+        marks = Marks()
+        shown = map(marks.piece, answer.pieces) if self.marked else (Text(answer.text),)
+        console.print(Text.assemble(*shown, marks.end()))
 
     def _row(self, question: Question, answer: Answer) -> dict[str, Any]:
         row: dict[str, Any] = {"input": question.text, "answer": answer.text}
@@ -135,10 +145,6 @@ class Asking:
                 {"text": piece.text, "experts": dict(piece.weights)} for piece in answer.pieces
             ]
         return row
-
-
-def _colour(slot: int) -> str:
-    return COLOURS[slot % len(COLOURS)]
 
 
 def converse(asking: Asking, definition: str, console: Console) -> None:
@@ -152,7 +158,7 @@ def converse(asking: Asking, definition: str, console: Console) -> None:
         line = sys.stdin.readline().strip()
         if not line:
             return
-        with suppress(typer.Exit), readable_errors(console):  # the next question may be better
+        with suppress(typer.Exit), readable_errors():  # the next question may be better
             asking.ask([Question(line, definition)], console)
 
 

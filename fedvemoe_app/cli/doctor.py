@@ -40,7 +40,7 @@ def doctor(
     superlink.example.org:9092 --root-certificates /etc/fedvemoe/ca.crt[/bold]
     """
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         config = RunConfig.from_flat(gather(RunConfig, run_config, settings or []))
         found = list(examine(config, node_config, superlink, root_certificates))
     console.print(_table(found))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from fedvemoe_app.cli.commands import Commands, settings_that_begin
+from fedvemoe_app.cli.commands import Commands, machine_settings_that_begin
 from fedvemoe_app.cli.console import readable_errors
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.overrides import gather
@@ -28,7 +28,7 @@ Machine = Annotated[
         metavar="[KEY=VALUE]...",
         help="Settings of this machine as key=value: model-name (where the same base lies here), "
         "device, dtype, use-4bit, torch-threads, row-cap.",
-        autocompletion=settings_that_begin,
+        autocompletion=machine_settings_that_begin,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -52,7 +52,7 @@ def export(
     [bold]fedvemoe export runs/one --output adapters --merge 2[/bold]
     """
     console = Console()
-    with _opened(run, machine, console) as loaded:
+    with _opened(run, machine) as loaded:
         folder = loaded.export(output, merge=merge)
         for written in sorted(folder.iterdir()):
             console.print(str(written), markup=False, highlight=False, soft_wrap=True)
@@ -102,7 +102,7 @@ def generate(
     [bold]fedvemoe generate runs/one --client silo-00 --stream --show-experts[/bold]
     """
     console = Console(soft_wrap=True)
-    with _opened(run, machine, console) as loaded:
+    with _opened(run, machine) as loaded:
         from fedvemoe_app.cli.conversation import Asking, converse, read_questions
 
         asking = Asking.of(
@@ -141,7 +141,7 @@ def onboard(
     Example: [bold]fedvemoe onboard runs/one --data new-tasks/[/bold]
     """
     console = Console()
-    with _opened(run, machine, console) as loaded:
+    with _opened(run, machine) as loaded:
         found = loaded.onboard(data, regret=regret)
         if as_json:
             from fedvemoe_app.report.jsonl import plain
@@ -154,14 +154,14 @@ def onboard(
 
 
 @contextmanager
-def _opened(folder: Path, machine: list[str] | None, console: Console) -> Iterator[LoadedRun]:
+def _opened(folder: Path, machine: list[str] | None) -> Iterator[LoadedRun]:
     """Open a run for one command, its errors readable."""
     from transformers.utils.logging import disable_progress_bar
 
     from fedvemoe_app.api import load_run
 
     disable_progress_bar()
-    with readable_errors(console):
+    with readable_errors():
         settings = gather(RunConfig, None, machine or [])
         with load_run(folder, **settings) as run:  # type: ignore[arg-type]
             yield run

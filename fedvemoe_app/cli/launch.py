@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryFile
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -21,6 +20,7 @@ from fedvemoe_app.flower.messages.privacy import fitted
 from fedvemoe_app.flower.programs.simulation import Resources, simulate
 from fedvemoe_app.flower.resume.resuming import alone_in, how_to_go_on, past_of, refuse_taken
 from fedvemoe_app.flower.server.run import check, lay_out
+from fedvemoe_app.model.backbone import gpus_here, require_device
 from fedvemoe_app.model.base_build import build_base
 from fedvemoe_app.report.journal import read_run
 from fedvemoe_app.report.live import follow
@@ -47,7 +47,8 @@ def launch(config: RunConfig, resources: Resources, console: Console) -> Path:
             f"--silos {resources.silos} is below min-silos = {config.rounds.min_silos}: "
             "start more silos, or lower min-silos"
         )
-    _require_device(config.model.device)
+    require_device(config.model.device)
+    _require_gpus(resources.gpus_per_silo)
     config = _named(config)
     folder = Path(config.output.log_dir) / config.output.run_name
     refuse_taken(folder)
@@ -71,7 +72,8 @@ def relaunch(folder: Path, changes: Mapping[str, Value], each: Resources, consol
         Where it is finished, in use, or the changes are none that a run may go on with.
     """
     folder = folder.absolute()
-    given = {**read_run(folder).config, **changes, "resume": str(folder)}
+    _require_gpus(each.gpus_per_silo)
+    given = {**read_run(folder).settings().to_flat(), **changes, "resume": str(folder)}
     config = settle(RunConfig.from_flat(given))
     if config.output.roster:
         raise RunError(
@@ -82,7 +84,7 @@ def relaunch(folder: Path, changes: Mapping[str, Value], each: Resources, consol
         past = past_of(folder, config.rounds.num_server_rounds)
         config = fitted(config, past.silos)
         past.admitted(config)
-        _require_device(config.model.device)
+        require_device(config.model.device)
         known = check(config, past.silos)
         past.require(base=lay_out(config).backbone.fingerprint, bank=known.bank)
         (folder / PROGRESS).unlink(missing_ok=True)
@@ -92,16 +94,16 @@ def relaunch(folder: Path, changes: Mapping[str, Value], each: Resources, consol
     return folder
 
 
-def _require_device(device: str) -> None:
-    """Refuse a GPU that this machine, on which a simulation's silos compute, does not have."""
-    if device.startswith("cuda"):
-        number = int(device.partition(":")[2] or 0)
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if number >= found:
-            raise SettingError(
-                f'device = "{device}": torch sees {found} GPUs here; use auto or cpu, '
-                "and see fedvemoe doctor"
-            )
+def _require_gpus(each: float) -> None:
+    """Refuse GPUs that no silo could be given: Flower would wait for them, or say it oddly."""
+    asked, found = f"--gpus-per-silo {each:g}", gpus_here()
+    if not each >= 0 or (each > 1 and each != int(each)):
+        raise SettingError(f"{asked}: give a part of one GPU, whole ones, or 0 for none")
+    if each > found:
+        raise SettingError(
+            f"{asked}: torch sees {found} GPUs here; leave it out to compute on the CPU, and see "
+            "fedvemoe doctor"
+        )
 
 
 def _require_writable(log_dir: Path) -> None:

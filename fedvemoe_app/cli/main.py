@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from fedvemoe_app import __version__
-from fedvemoe_app.cli.commands import Commands, SettingsFile, Words
+from fedvemoe_app.cli.commands import Commands, SettingsFile, Words, one_of
 from fedvemoe_app.cli.console import readable_errors
 from fedvemoe_app.cli.consortium import consortium
 from fedvemoe_app.cli.doctor import doctor
@@ -67,7 +67,7 @@ def run(
     [bold]fedvemoe run -c simulation.toml --silos 5 --gpus-per-silo 0.5[/bold] on a GPU.
     """
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         config = RunConfig.from_flat(gather(RunConfig, run_config, settings or []))
 
         from fedvemoe_app.cli.launch import launch
@@ -99,7 +99,7 @@ def resume(
     from fedvemoe_app.flower.programs.simulation import Resources
 
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         changes = gather(RunConfig, None, settings or [])
         relaunch(folder, changes, Resources(0, cpus_per_silo, gpus_per_silo), console)
 
@@ -125,7 +125,7 @@ def inspect(settings: Words = None, run_config: SettingsFile = None, silos: Silo
     from fedvemoe_app.data.holdings import assignment_of, bank_of
 
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         config = RunConfig.from_flat(gather(RunConfig, run_config, settings or []))
         seed = config.output.seed
         bank = bank_of(config.data, seed)
@@ -138,7 +138,9 @@ def build(
     bank: Annotated[
         str, typer.Option(help="Task folder, hub name, or builtin:tasks.")
     ] = "builtin:tasks",
-    size: Annotated[str, typer.Option(help="tiny or small.")] = "tiny",
+    size: Annotated[
+        str, typer.Option(help="tiny or small.", autocompletion=one_of("tiny", "small"))
+    ] = "tiny",
     seed: Annotated[int, typer.Option(help="Seed of weights and batches.", min=0)] = 0,
 ) -> None:
     """Build a small base model and tokenizer from a bank's tasks, and print where it lies.
@@ -148,7 +150,7 @@ def build(
     from fedvemoe_app.cli.launch import build_from_bank
 
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         folder = build_from_bank(bank, size, seed, console)
         console.print(
             f"base model: [bold]{folder}[/bold]\nuse it with: model-name={folder}", soft_wrap=True

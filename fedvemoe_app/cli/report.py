@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedvemoe_app.cli.commands import Commands
+from fedvemoe_app.cli.commands import Commands, one_of
 from fedvemoe_app.cli.console import readable_errors
 
 app = Commands("Look at results")
@@ -30,7 +30,7 @@ def report(folder: RunFolder) -> None:
     from fedvemoe_app.report.summary import print_summary
 
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         found = read_run(folder)
         pictures = draw_all(found)
         print_summary(found, console, pictures, write_page(found, pictures))
@@ -43,7 +43,12 @@ def figure(
         Path | None, typer.Option(help="Folder for the files; the run's plots/ by default.")
     ] = None,
     formats: Annotated[
-        str, typer.Option("--format", help="pdf, svg, png, or several by comma.")
+        str,
+        typer.Option(
+            "--format",
+            help="pdf, svg, png, or several by comma.",
+            autocompletion=one_of("pdf", "svg", "png"),
+        ),
     ] = "pdf,svg,png",
     pictures: Annotated[
         str,
@@ -63,7 +68,7 @@ def figure(
     from fedvemoe_app.report.plots import draw_print
 
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         found = read_run(folder)
         paths = draw_print(
             found,
@@ -99,7 +104,7 @@ def compare(
     from fedvemoe_app.report.compare_files import markdown, write
 
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         runs = collect(folders)
         if not force:
             require_comparable(runs)
@@ -112,7 +117,14 @@ def compare(
 @app.command()
 def table(
     folder: RunFolder,
-    kind: Annotated[str, typer.Option("--format", help="csv, parquet or jsonl.")] = "csv",
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="csv, parquet or jsonl.",
+            autocompletion=one_of("csv", "parquet", "jsonl"),
+        ),
+    ] = "csv",
     output: Annotated[
         Path | None, typer.Option(help="Folder for the files; the run's tables/ by default.")
     ] = None,
@@ -125,7 +137,7 @@ def table(
     from fedvemoe_app.report.tables import write_tables
 
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         for path in write_tables(read_run(folder), output or folder / "tables", kind):
             console.print(str(path), soft_wrap=True, highlight=False, markup=False)
 

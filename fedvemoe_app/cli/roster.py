@@ -43,7 +43,7 @@ def create(
     [bold]fedvemoe roster create --consortium --output keys[/bold] at the consortium.
     """
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         identity = Identity.create(_name(name, consortium=consortium))
         private, public = (output / f"{identity.name}{ending}" for ending in (".pem", ".pub"))
         _require_free(private, public)
@@ -66,7 +66,7 @@ def sign(
     Example: [bold]fedvemoe roster sign --key consortium.pem silo-*.pub --output roster.json[/bold]
     """
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         consortium = Identity.from_pem(CONSORTIUM, _read(key))
         roster = _gathered(public, consortium)
         _require_free(output)
@@ -87,7 +87,7 @@ def verify(
     Example: [bold]fedvemoe roster verify roster.json --key consortium.pub[/bold]
     """
     console = Console()
-    with readable_errors(console):
+    with readable_errors():
         _, consortium = _read_public(key)
         try:
             found = Roster.verify(_read(roster), consortium)

@@ -117,6 +117,10 @@ def superlink(address: str, root_certificates: Path | None) -> Finding:
         context = ssl.create_default_context(
             cafile=str(root_certificates) if root_certificates else None
         )
+    except OSError as error:
+        what = f"--root-certificates {root_certificates}: {error.strerror or error}"
+        return failed(what, "give the consortium's ca.crt, a certificate in PEM")
+    try:
         with (
             socket.create_connection((host, int(port)), timeout=SECONDS) as plain,
             context.wrap_socket(plain, server_hostname=host) as secured,

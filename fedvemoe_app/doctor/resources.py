@@ -19,7 +19,7 @@ from fedvemoe_app.data.holdings import bank_of
 from fedvemoe_app.doctor.finding import GIGABYTE, Finding, failed, ok, warning
 from fedvemoe_app.errors import BaseModelError, DataError, SettingError
 from fedvemoe_app.model.backbone import Backbone
-from fedvemoe_app.model.base_build import bases_folder
+from fedvemoe_app.model.base_build import bases_folder, is_built
 from fedvemoe_app.model.bases import BUILTIN
 from fedvemoe_app.model.family import default_row_cap
 from fedvemoe_app.model.footprint import Footprint, Shape, Work, footprint
@@ -49,8 +49,10 @@ def base(settings: ModelSettings) -> tuple[Finding, Backbone | None]:
 
 
 def _embedded(name: str) -> Finding:
-    """Check the place where an embedded base is built."""
+    """Check the place where an embedded base is built, where it is not there already."""
     try:
+        if is_built(BUILTIN[name]):  # type: ignore[arg-type]
+            return ok(f"base {name}: built, in {bases_folder()}")
         with tempfile.TemporaryFile(dir=bases_folder()):
             return ok(f"base {name}: built on first use, a few minutes on a CPU")
     except (BaseModelError, OSError) as error:

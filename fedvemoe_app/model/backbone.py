@@ -22,7 +22,7 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.hub import cached_file
 
-from fedvemoe_app.errors import BaseModelError
+from fedvemoe_app.errors import BaseModelError, SettingError
 from fedvemoe_app.model.fingerprint import fingerprint
 from fedvemoe_app.model.head import Head, check_head
 from fedvemoe_app.model.room import Room, free_memory
@@ -94,7 +94,10 @@ def load_backbone(
     BaseModelError
         If the base is unknown, has no EOS token, cannot be quantised or checkpointed, or
         bitsandbytes is absent.
+    SettingError
+        If this machine does not have the ``device``.
     """
+    require_device(device)
     place = torch.device(_device_name(device))
     kind = _resolve_dtype(dtype, place, use_4bit)
     folder = base_folder(name_or_folder)
@@ -114,6 +117,22 @@ def load_backbone(
     return Backbone(
         name_or_folder, model, tokenizer, fingerprint(folder), place, gradient_checkpointing
     )
+
+
+def gpus_here() -> int:
+    """Return how many GPUs torch can use on this machine."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def require_device(device: str) -> None:
+    """Refuse a GPU that this machine does not have; ``device`` is auto, cpu, cuda or cuda:N."""
+    if device.startswith("cuda"):
+        found = gpus_here()
+        if int(device.partition(":")[2] or 0) >= found:
+            raise SettingError(
+                f'device = "{device}": torch sees {found} GPUs here; use auto or cpu, '
+                "and see fedvemoe doctor"
+            )
 
 
 def _device_name(device: str) -> str:

@@ -48,6 +48,11 @@ def builtin_base(size: Size = "tiny", on_progress: Progress | None = None) -> Pa
     return build_base(builtin.public_tasks(), size=size, on_progress=on_progress)
 
 
+def is_built(size: Size) -> bool:
+    """Say whether the embedded base model is in the cache."""
+    return _intact(bases_folder() / _fingerprint(builtin.public_tasks(), RECIPES[size], 0))
+
+
 def build_base(
     tasks: Sequence[Task],
     *,

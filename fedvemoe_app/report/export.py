@@ -86,10 +86,10 @@ def _by_slot(values: Any, adapters: Mapping[int, Path]) -> dict[str, float] | No
 
 def _base_name(run: Run, config: RunConfig, adapter: Path) -> str:
     """Return the base as others should name it: a hub name, or where the folder lies."""
-    written = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
     changed = config.model.model_name != run.config.get("model-name")
-    name = locate(config.model.model_name) if changed else written["base_model_name_or_path"]
-    return str(Path(name).absolute()) if Path(name).is_dir() else str(name)
+    written = None if changed else read_adapter(adapter)[0].base_model_name_or_path
+    name = written or locate(config.model.model_name)
+    return str(Path(name).absolute()) if Path(name).is_dir() else name
 
 
 def _copy(adapter: Path, target: Path, base: str) -> None:

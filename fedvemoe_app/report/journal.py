@@ -12,9 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
-from fedvemoe_app.errors import RunError
+from fedvemoe_app.config import RunConfig
+from fedvemoe_app.errors import RunError, SettingError
 from fedvemoe_app.report import jsonl
 from fedvemoe_app.report.rows import ClientRow, EventRow, RoundRow, Summary, TaskRow
+from fedvemoe_app.report.sound import read_rows
 
 METRICS = (
     "loss_train",
@@ -42,6 +44,13 @@ class Run:
     clients: Sequence[ClientRow]
     events: Sequence[EventRow]
     summary: Summary | None
+
+    def settings(self) -> RunConfig:
+        """Return the run's settings; RunError naming ``config.json`` where one is damaged."""
+        try:
+            return RunConfig.from_flat(self.config)
+        except SettingError as error:
+            raise RunError(f"{self.folder / CONFIG}: {error}; restore the file") from error
 
     @property
     def first_clients(self) -> dict[str, ClientRow]:
@@ -162,10 +171,10 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         config=jsonl.read_object(folder / CONFIG) or {},
         manifest=jsonl.read_object(folder / MANIFEST) or {},
-        rounds=cast("list[RoundRow]", jsonl.read(folder / ROUNDS)),
-        tasks=cast("list[TaskRow]", jsonl.read(folder / TASKS)),
-        clients=cast("list[ClientRow]", jsonl.read(folder / CLIENTS)),
-        events=cast("list[EventRow]", jsonl.read(folder / EVENTS)),
+        rounds=read_rows(folder / ROUNDS, RoundRow),
+        tasks=read_rows(folder / TASKS, TaskRow),
+        clients=read_rows(folder / CLIENTS, ClientRow),
+        events=read_rows(folder / EVENTS, EventRow),
         summary=cast("Summary | None", jsonl.read_object(folder / SUMMARY)),
     )
 
@@ -188,7 +197,7 @@ def summarize(run: Run) -> Summary:
         silos=len(run.last_clients) or run.manifest.get("silos"),
     )
     if last and "epsilon" in last:
-        summary["epsilon"], summary["delta"] = last["epsilon"], run.config["dp-delta"]
+        summary["epsilon"], summary["delta"] = last["epsilon"], run.settings().dp.dp_delta
         summary["outside_epsilon"] = _outside(run)
     return summary
 

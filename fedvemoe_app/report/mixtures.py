@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 from fedvemoe_app.errors import RunError, SettingError
@@ -97,7 +98,7 @@ def _row(run: Run, client: str) -> ClientRow:
             "yet): give a mixture instead; `fedvemoe onboard` infers one from a silo's data"
         )
     if client not in rows:
-        close = difflib.get_close_matches(client, rows, n=1)
+        close = difflib.get_close_matches(str(client), rows, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise RunError(f"{run.folder} has no silo {client}, but {', '.join(rows)}{hint}")
     return rows[client]
@@ -128,12 +129,16 @@ def parse(text: str, slots: Iterable[int], share: float = SHARE) -> Mixture:
 def checked(weights: Mapping[int, float], slots: Iterable[int], share: float = SHARE) -> Mixture:
     """Return the mixture of given weights, normalised; SettingError where one is impossible."""
     alive = list(slots)
+    if not isinstance(weights, Mapping):
+        raise SettingError(f"mixture = {weights!r}: give weights by slot, such as {{0: 0.7}}")
     for slot, weight in weights.items():
         if slot not in alive:
             known = ", ".join(map(str, alive))
             raise SettingError(f"mixture: there is no expert {slot}; the run has {known}")
-        if not 0 <= weight < float("inf"):
-            raise SettingError(f"mixture: expert {slot} has weight {weight}; it must be at least 0")
+        if not isinstance(weight, Real) or not 0 <= weight < float("inf"):
+            raise SettingError(
+                f"mixture: expert {slot} has weight {weight!r}; it must be a number, at least 0"
+            )
     if not 0 <= share <= 1:
         raise SettingError(f"share = {share} must be between 0 and 1")
     kept = {slot: weight for slot, weight in weights.items() if weight > 0}

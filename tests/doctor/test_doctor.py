@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.deploy.keys import CA, CERTIFICATE, KEY, write_certificates
 from fedvemoe_app.deploy.site import Site, prepare
 from fedvemoe_app.flower.programs.processes import free_port
+from fedvemoe_app.model import base_build
 from fedvemoe_app.model.backbone import load_backbone
 from tests.federation import SILOS, Settings
 
@@ -148,6 +150,18 @@ def test_rows_that_were_left_out_are_a_warning(words: list[str], tmp_path: Path)
     (row,) = rows(result, "warning")
     assert "1 rows left out" in row
     assert "rows.jsonl, line 61" in row
+
+
+def test_an_embedded_base_is_built_or_will_be(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDVEMOE_CACHE", str(tmp_path / "cache"))
+    quick = replace(base_build.RECIPES["tiny"], steps=1)
+    monkeypatch.setattr(base_build, "RECIPES", {"tiny": quick})
+    given = [word for word in words if not word.startswith("model-name")]
+    assert "builtin:tiny: built on first use" in call(*given).output
+    base_build.builtin_base("tiny")
+    assert f"builtin:tiny: built, in {tmp_path}" in call(*given).output
 
 
 def test_scarce_memory_is_a_warning(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,6 +325,17 @@ def test_one_that_another_authority_vouches_for(
 def test_one_under_another_name(listener: int, words: list[str], tmp_path: Path) -> None:
     address = "--superlink", f"127.0.0.1:{listener}", "--root-certificates", tmp_path / CA
     fails(call(*words, *address), "does not hold", "host name")
+
+
+@pytest.mark.parametrize("text", [None, "no certificate"])
+def test_an_authority_that_cannot_be_read_is_named(
+    text: str | None, words: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "nope.crt"
+    if text:
+        file.write_text(text)
+    result = call(*words, "--superlink", "localhost:1", "--root-certificates", file)
+    fails(result, f"--root-certificates {file}: ", "ca.crt")
 
 
 def test_nobody_there(words: list[str]) -> None:

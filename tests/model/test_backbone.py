@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
-from fedvemoe_app.errors import BaseModelError
+from fedvemoe_app.errors import BaseModelError, SettingError
 from fedvemoe_app.model import backbone as module
 from fedvemoe_app.model.backbone import load_backbone, resident
 from fedvemoe_app.model.head import Head
@@ -139,6 +139,11 @@ def test_a_head_that_does_something_else_is_refused(base, monkeypatch):
     monkeypatch.setattr(module, "_load_model", odd_model)
     with pytest.raises(BaseModelError, match="LlamaForCausalLM changes its logits"):
         load_backbone(str(base))
+
+
+def test_a_gpu_that_is_not_there_is_refused(folders):
+    with pytest.raises(SettingError, match=r'device = "cuda:99".* use auto or cpu'):
+        load_backbone(folders["llama"], device="cuda:99")
 
 
 def test_one_base_is_resident_and_the_next_frees_it_first(folders, monkeypatch):

@@ -240,3 +240,26 @@ def test_half_a_character_from_elsewhere_is_written_as_one_that_stands_for_it(
     journal = Journal.create(tmp_path, "half", {}, {})
     journal.event(EventRow(round=1, event="dropout", slots=[], why="a\ud800b", numbers={}))
     assert read_run(journal.folder).events[0]["why"] == "a?b"
+
+
+DAMAGED = {
+    '{"round": 5}': "lacks strategy",
+    json.dumps({**round_row(5), "k_active": "two"}): "k_active = 'two'",
+    json.dumps({**round_row(5), "round": True}): "round = 'True'",
+    json.dumps({**round_row(5), "epsilon": [1]}): "epsilon = '\\[1\\]'",
+}
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_a_damaged_row_is_named_by_file_line_and_key(line: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path, rounds=1)
+    with (run.folder / "rounds.jsonl").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(RunError, match=rf"rounds\.jsonl, line 3.* {DAMAGED[line]}"):
+        read_run(run.folder)
+
+
+def test_damaged_settings_of_a_run_are_named_by_their_file(tmp_path: Path) -> None:
+    run = make_run(tmp_path, rounds=1, settings={"dp-delta": "tiny"})
+    with pytest.raises(RunError, match=r"run/config\.json: dp-delta = \"tiny\""):
+        run.settings()

@@ -125,7 +125,7 @@ def past_of(folder: Path, rounds: int) -> Past:
         Where there is no run, no complete round, or nothing left to do.
     """
     run = read_run(folder)
-    config = RunConfig.from_flat(run.config)
+    config = run.settings()
     last, checkpoints = config.rounds.num_server_rounds, Checkpoints.of(folder)
     if run.summary is not None and rounds <= last:
         raise RunError(
