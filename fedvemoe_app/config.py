@@ -7,7 +7,6 @@ takes plain values or the one group it works from, never the tree and a key.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +15,7 @@ from fedvemoe_app.config_groups.dp import DpSettings
 from fedvemoe_app.config_groups.em import EmSettings
 from fedvemoe_app.config_groups.lifecycle import LifecycleSettings
 from fedvemoe_app.config_groups.method import MethodSettings
-from fedvemoe_app.config_groups.model import ModelSettings
+from fedvemoe_app.config_groups.model import ModelSettings, device_fault
 from fedvemoe_app.config_groups.output import EvaluationSettings, OutputSettings
 from fedvemoe_app.config_groups.rounds import RoundSettings
 from fedvemoe_app.errors import SettingError
@@ -67,6 +66,7 @@ def _with_alias(config: RunConfig) -> RunConfig:
 def _check(config: RunConfig) -> None:
     """Refuse settings that are fine alone but not together."""
     em, data, output = config.em, config.data, config.output
+    fault = device_fault(config.model.device)
     rules = [
         (em.k_init > em.k_max, f"k-init = {em.k_init} exceeds k-max = {em.k_max}: raise k-max"),
         (em.top_m > em.k_max, f"top-m = {em.top_m} exceeds k-max = {em.k_max}: lower top-m"),
@@ -83,10 +83,7 @@ def _check(config: RunConfig) -> None:
             f"prune-worth = {config.lifecycle.prune_worth} exceeds birth-worth = "
             f"{config.lifecycle.birth_worth}: an expert would be born only to be pruned",
         ),
-        (
-            not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.model.device),
-            f'device = "{config.model.device}": must be auto, cpu, cuda or cuda:N',
-        ),
+        (bool(fault), fault),
         (not config.model.targets, "target-modules is empty: use all-linear or name layers"),
         (not config.model.model_name, "model-name is empty: use builtin:tiny or name a model"),
         (

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from fedvemoe_app.settings import listed, setting
+
+
+def device_fault(device: str) -> str:
+    """Return why ``device`` is the name of none; "" where it is one, here or elsewhere."""
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        return ""
+    return f'device = "{device}": must be auto, cpu, cuda or cuda:N'
 
 
 @dataclass(frozen=True, slots=True)

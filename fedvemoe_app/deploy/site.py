@@ -19,6 +19,7 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.deploy import keys
 from fedvemoe_app.deploy.holdings import write_holdings, write_tasks_of
 from fedvemoe_app.errors import RunError
+from fedvemoe_app.flower.messages.consent import resolved
 from fedvemoe_app.flower.programs.processes import toml
 from fedvemoe_app.settings import Value
 
@@ -87,7 +88,7 @@ def prepare(folder: Path, config: RunConfig, silos: int) -> tuple[Site, RunConfi
             "state-path": str(folder / "states" / silo.name),
             "device": config.model.device,
             "category": silo.category,
-            "reporting": "full" if config.output.reporting == "full" else "aggregate",
+            "reporting": resolved(config.output.reporting, keys.ROSTER),
             "identity-key": str(site.keys / f"{silo.name}.pem"),
             "roster": str(site.keys / keys.ROSTER),
             "consortium-key": consortium_key,

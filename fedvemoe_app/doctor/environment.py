@@ -12,6 +12,7 @@ from packaging.specifiers import SpecifierSet
 
 from fedvemoe_app.config_groups.model import ModelSettings
 from fedvemoe_app.doctor.finding import Finding, failed, ok, warning
+from fedvemoe_app.model.backbone import gpus_here
 
 PACKAGE = "fedvemoe"
 
@@ -49,7 +50,7 @@ def package(requirement: Requirement) -> Finding:
 
 def gpu(settings: ModelSettings) -> Finding:
     """Check that the device of the settings is there."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = gpus_here()
     if settings.device.startswith("cuda"):
         index = int(settings.device.partition(":")[2] or 0)
         if index >= count:

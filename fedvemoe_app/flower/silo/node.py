@@ -6,13 +6,13 @@ demand that is misspelt would be no demand.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, cast
 
 from fedvemoe_app.config_groups.dp import FORMS
+from fedvemoe_app.config_groups.model import device_fault
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.secagg.spec import MIN_SILOS, MODES, Mode, Policy
 from fedvemoe_app.settings import listed, read, setting
@@ -114,8 +114,8 @@ class NodeSettings:
             raise SettingError("identity-key is empty: name the file, or leave the key out")
         _among("accepted-privacy", self.accepted_privacy, MODES)
         _among("accepted-dp", self.accepted_dp, FORMS)
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise SettingError(f'device = "{self.device}": must be auto, cpu, cuda or cuda:N')
+        if fault := device_fault(self.device):
+            raise SettingError(fault)
         for key, path in (("state-path", self.state_path), ("worker-folder", self.worker_folder)):
             if path and not Path(path).is_absolute():
                 raise SettingError(f'{key} = "{path}": must be an absolute path')
