@@ -45,8 +45,10 @@ def memory_of(client: Client) -> Memory:
     return Memory.from_bytes(unseal(key, client.to_bytes(), digest("memory")))
 
 
-def spec_for(count: int, serial: int = 7, **settings: object) -> SessionSpec:
-    return SessionSpec.new(serial, "vectors", names(count), **settings)  # type: ignore[arg-type]
+def spec_for(
+    count: int, serial: int = 7, phase: str = "vectors", **settings: object
+) -> SessionSpec:
+    return SessionSpec.new(serial, phase, names(count), **settings)  # type: ignore[arg-type]
 
 
 def layout_for(ring: Ring, step: float = 0.01, size: int = 10) -> Layout:

@@ -1,8 +1,8 @@
 """Attacks on who survived: nobody's two secrets, no small sums, no differences of sums.
 
 Removed by hand, each turned a test here red: the own name among survivors; survivors among sharers;
-enough of them; survivors are those confirmed; enough signatures, of survivors, that hold; one set
-of survivors per model.
+enough of them, all three before signing as well as before unmasking; survivors are those confirmed;
+enough signatures, of survivors, that hold; one set of survivors per model and phase.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def asks(run: Run, survivors: list[str]) -> bytes:
     return pack({"session": run.spec.session, "survivors": survivors, "signatures": {}})
 
 
-@pytest.mark.parametrize(
+IMPOSSIBLE = pytest.mark.parametrize(
     ("survivors", "says"),
     [
         (names(5)[1:], "survivors must be this silo"),
@@ -37,10 +37,21 @@ def asks(run: Run, survivors: list[str]) -> bytes:
         ([*names(4), "silo-03"], "malformed"),
     ],
 )
+
+
+@IMPOSSIBLE
 def test_impossible_survivors_are_refused(survivors: list[str], says: str) -> None:
     run = masked()
     with pytest.raises(SecAggRefusal, match=says):
         run.clients[VICTIM].unmask(asks(run, survivors))
+
+
+@IMPOSSIBLE
+def test_impossible_survivors_are_not_signed(survivors: list[str], says: str) -> None:
+    run = masked(confirm=True)
+    request = pack({"session": run.spec.session, "survivors": survivors})
+    with pytest.raises(SecAggRefusal, match=says):
+        run.clients[VICTIM].confirm(request)
 
 
 def test_fewer_survivors_than_agreed_are_refused_above_the_threshold_too() -> None:
@@ -134,6 +145,15 @@ def test_one_model_is_unmasked_for_one_set_of_survivors() -> None:
     with pytest.raises(SecAggRefusal, match="unmasked before, for other survivors"):
         different.unmask(shown, uploads)
     next_model.unmask(shown_for(shown.layout, model=1), uploads)
+
+
+def test_each_phase_of_a_model_has_survivors_of_its_own() -> None:
+    """Different numbers are summed then; which phases there are is up to the silo's policy."""
+    first, shown, uploads = prepared()
+    first.unmask(shown, uploads)
+    statistics = Run.of(5, {"upload": ["silo-04"]}, serial=8, phase="statistics")
+    statistics.clients = first.clients
+    statistics.unmask(shown, uploads)
 
 
 def test_repeats_may_be_allowed_by_the_silo() -> None:
