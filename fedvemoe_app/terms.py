@@ -57,6 +57,12 @@ def training(config: RunConfig) -> Training:
     )
 
 
+def trained_of(config: RunConfig) -> int:
+    """Return how many of the bank's experts a silo trains in one pass at most."""
+    em = config.em
+    return {"argmin": 1, "sequence": em.k_max}.get(inference(config).rule, em.top_m)
+
+
 def slots_of(config: RunConfig) -> int:
     """Return how many experts are resident: the bank's, and one more where there may be one.
 

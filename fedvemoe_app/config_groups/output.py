@@ -48,3 +48,13 @@ class OutputSettings:
     )
     trackers: str = setting("auto", "auto | none | tensorboard, wandb, mlflow by comma")
     seed: int = setting(0, "seed of every random stream", low=0)
+
+    @property
+    def reports(self) -> str:
+        """What ``reporting`` stands for: ``auto`` is ``full``, in a deployment ``aggregate``.
+
+        A run is a deployment where it has a roster. Server and silos each ask for themselves.
+        """
+        if self.reporting != "auto":
+            return self.reporting
+        return "aggregate" if self.roster else "full"

@@ -19,7 +19,6 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.deploy import keys
 from fedvemoe_app.deploy.holdings import write_holdings, write_tasks_of
 from fedvemoe_app.errors import RunError
-from fedvemoe_app.flower.messages.consent import resolved
 from fedvemoe_app.flower.programs.processes import toml
 from fedvemoe_app.settings import Value
 
@@ -88,7 +87,7 @@ def prepare(folder: Path, config: RunConfig, silos: int) -> tuple[Site, RunConfi
             "state-path": str(folder / "states" / silo.name),
             "device": config.model.device,
             "category": silo.category,
-            "reporting": resolved(config.output.reporting, keys.ROSTER),
+            "reporting": replace(config.output, roster=keys.ROSTER).reports,
             "identity-key": str(site.keys / f"{silo.name}.pem"),
             "roster": str(site.keys / keys.ROSTER),
             "consortium-key": consortium_key,

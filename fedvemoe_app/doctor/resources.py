@@ -24,7 +24,8 @@ from fedvemoe_app.model.bases import BUILTIN
 from fedvemoe_app.model.family import default_row_cap
 from fedvemoe_app.model.footprint import Footprint, Shape, Work, footprint
 from fedvemoe_app.model.skeleton import skeleton
-from fedvemoe_app.terms import slots_of
+from fedvemoe_app.strategies.registry import settle
+from fedvemoe_app.terms import slots_of, trained_of
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 FLOAT_BYTES = 4
@@ -94,8 +95,9 @@ def memory(config: RunConfig, found: Backbone | None) -> Finding:
 
 def training_peak(config: RunConfig, found: Backbone, *, on_gpu: bool) -> Footprint:
     """Return what a silo's training step holds at its peak, by ``model.footprint``."""
+    config = settle(config)
     settings, shape = config.model, Shape.of(found.model)
-    m, length = config.em.top_m, config.data.seq_len
+    m, length = trained_of(config), config.data.seq_len
     device = torch.device("cuda" if on_gpu else "cpu")
     cap = config.rounds.row_cap or default_row_cap(device)
     sequences = min(config.rounds.batch_size, max(1, cap // (length * m)))

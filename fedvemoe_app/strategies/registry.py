@@ -77,8 +77,8 @@ def _check(config: RunConfig, method: Method) -> None:
             "start = random or start = sketch",
         ),
         (
-            not method.shared and _reporting(config) != "full",
-            f'reporting = "{_reporting(config)}": {method.name} writes a baseline for each '
+            not method.shared and config.output.reports != "full",
+            f'reporting = "{config.output.reports}": {method.name} writes a baseline for each '
             "silo, which needs reporting = full",
         ),
         (
@@ -90,11 +90,3 @@ def _check(config: RunConfig, method: Method) -> None:
     for broken, message in rules:
         if broken:
             raise SettingError(message)
-
-
-def _reporting(config: RunConfig) -> str:
-    """Return how silos report, where ``auto`` means in full but for a deployment."""
-    output = config.output
-    if output.reporting != "auto":
-        return output.reporting
-    return "aggregate" if output.roster else "full"

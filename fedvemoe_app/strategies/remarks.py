@@ -24,7 +24,7 @@ CHOICE = (
     *("sketch-size", "sketch-restarts", "sketch-iterations"),
 )
 """What is of no effect where there is one expert to choose from."""
-SHARING = ("lora-factors", "silo-weight", "shrinkage", "fraction-train")
+SHARING = ("lora-factors", "silo-weight", "shrinkage", "fraction-train", "c-min")
 """What is of no effect where silos share no expert."""
 HARMLESS = {"private-slot": "off", "lifecycle": False}
 """Values that say what holds anyhow where the setting is not read."""

@@ -20,9 +20,11 @@ from fedvemoe_app.cli.main import app
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.deploy.keys import CA, CERTIFICATE, KEY, write_certificates
 from fedvemoe_app.deploy.site import Site, prepare
+from fedvemoe_app.doctor import resources
 from fedvemoe_app.flower.programs.processes import free_port
 from fedvemoe_app.model import base_build
 from fedvemoe_app.model.backbone import load_backbone
+from fedvemoe_app.overrides import gather
 from tests.federation import SILOS, Settings
 
 runner = CliRunner()
@@ -175,6 +177,20 @@ def test_scarce_memory_is_a_warning(words: list[str], monkeypatch: pytest.Monkey
     (row,) = rows(result, "warning")
     assert "gradient-checkpointing=true" in row
     assert "activations" in row
+
+
+def test_training_is_computed_for_the_experts_that_the_strategy_trains(words: list[str]) -> None:
+    """IFCA trains one expert of four, fedvemoe two, FedEM all of them."""
+
+    def activations(strategy: str) -> float:
+        given = [*words, f"strategy={strategy}", "start=random", "k-init=4", "k-max=4", "top-m=2"]
+        config = RunConfig.from_flat(gather(RunConfig, None, given))
+        _, base = resources.base(config.model)
+        assert base
+        return resources.training_peak(config, base, on_gpu=False).activations
+
+    one, two, all_four = map(activations, ("ifca", "fedvemoe", "fedem"))
+    assert (two, all_four) == (pytest.approx(2 * one), pytest.approx(4 * one))
 
 
 def test_weights_that_are_cut_short_fail(

@@ -18,18 +18,11 @@ def reports_in_full(context: Context) -> bool:
     The run must ask for it and, outside a simulation, the silo's node config must allow it with
     ``reporting = "full"``.
     """
-    asked = context.run_config.get("reporting", OutputSettings().reporting)
-    roster = context.run_config.get("roster", OutputSettings().roster)
-    return resolved(str(asked), str(roster)) == "full" and (
+    default = OutputSettings()
+    asked = OutputSettings(
+        reporting=str(context.run_config.get("reporting", default.reporting)),
+        roster=str(context.run_config.get("roster", default.roster)),
+    )
+    return asked.reports == "full" and (
         simulated(context) or context.node_config.get("reporting") == "full"
     )
-
-
-def resolved(reporting: str, roster: str) -> str:
-    """Return what ``reporting`` stands for: ``auto`` is ``full``, in a deployment ``aggregate``.
-
-    A run is a deployment where it has a roster. Server and silos each ask for themselves.
-    """
-    if reporting != "auto":
-        return reporting
-    return "aggregate" if roster else "full"

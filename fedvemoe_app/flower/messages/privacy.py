@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.errors import SettingError
-from fedvemoe_app.flower.messages.consent import resolved
 from fedvemoe_app.secagg.ring import COMPACT_MAX_SILOS
 from fedvemoe_app.strategies.registry import method_of
 
@@ -30,7 +29,7 @@ def fitted(config: RunConfig, silos: int) -> RunConfig:
         Where ``min-survivors`` exceeds the number of silos, or ``secagg-bits = 16`` has too many.
     """
     output = config.output
-    output = replace(output, reporting=resolved(output.reporting, output.roster))
+    output = replace(output, reporting=output.reports)
     if output.privacy != "none" and silos < CROWD:
         LOG.warning(
             "privacy = %s needs %d silos, there are %d: sums are plain (privacy = none); start "
