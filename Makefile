@@ -39,7 +39,7 @@ consortium: $(VENV)/installed ## a real deployment on loopback: keys, TLS, Super
 	$(BIN)/fedvemoe consortium
 
 test: $(VENV)/installed-dev ## run the default tests: no network, no GPU, under 10 minutes
-	$(BIN)/pytest -n logical --dist loadfile
+	$(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/installed-dev ## run the tests that take longer
 	$(BIN)/pytest -m slow

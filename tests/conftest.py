@@ -12,6 +12,14 @@ import torch
 from fedvemoe_app.report.journal import Run
 from tests.federation import SMALL, Settings, base_tasks, write_tasks
 
+LONG = ("test_simulation", "test_scenarios", "test_structure_run", "test_structure_faults")
+"""Files of few and long tests: they come first, or one core works on them alone in the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let long files come first (``--no-loadscope-reorder`` keeps this order)."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:

@@ -3,7 +3,7 @@
 Removed by hand, each turned a test here red: the check of a message's session; of the phase; of
 repeats; of advertisements; shares for exactly all others; uploads of sharers only; shapes of
 uploads; confirmations of uploaders only and their signatures; complete reveals of survivors only;
-the commitments to seeds and to mask keys.
+the commitments to seeds and to mask keys; the least number of survivors.
 """
 
 from __future__ import annotations
@@ -93,6 +93,13 @@ def collecting() -> tuple[Run, dict, dict]:
     layout = layout_for(run.spec.ring)
     uploads = uploads_of(layout, run.clients)
     return run, uploads, run.mask(shown_for(layout), uploads)
+
+
+def test_fewer_uploads_than_agreed_void_the_session_above_the_threshold_too() -> None:
+    run = Run.of(5, {"upload": ["silo-04"]}, min_survivors=5)
+    layout = layout_for(run.spec.ring)
+    with pytest.raises(SecAggAbort, match="phase upload: 4 of 5 clients left, need 5"):
+        run.upload(shown_for(layout), uploads_of(layout, run.clients))
 
 
 def test_bad_uploads_are_dropouts_and_leave_no_trace() -> None:
