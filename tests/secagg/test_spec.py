@@ -49,8 +49,8 @@ def test_bytes_come_back_and_hash_tells_specs_apart() -> None:
     "change",
     [
         {"cohort": tuple(reversed(names(5)))},
-        {"cohort": ("a", "a", "b")},
-        {"cohort": ("a b", "c", "d")},
+        {"cohort": ("a", "a", "b", "c", "d")},
+        {"cohort": ("a b", "c", "d", "e", "f")},
         {"phase": ""},
         {"serial": -1},
         {"run": -1},
