@@ -11,12 +11,12 @@ Then the probes are timed, in turns, and the runs compared by their final perple
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Annotated, Any
 
 import torch
@@ -24,14 +24,12 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
+from benchmarks.probe_ideas import decisions
 from benchmarks.timing import Clock, in_turns
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em import round as em
-from fedvemoe_app.em import successive
 from fedvemoe_app.em.family import Probe
-from fedvemoe_app.em.responsibilities import infer
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.evaluation.scores import pool
 from fedvemoe_app.evaluation.suite import evaluate
@@ -44,8 +42,6 @@ from fedvemoe_app.terms import inference
 
 EXPERTS = 12
 WARM_UP = 2  # rounds in which a silo trains the expert it drew
-EVERY = 3  # rounds after which an expert that was skipped is asked again
-CLOSE = 0.02
 PRIOR = torch.full((EXPERTS,), 1 / EXPERTS, dtype=torch.float64)
 SETTINGS = (
     f"k-init={EXPERTS}",
@@ -94,7 +90,9 @@ def main(
             runs[label, seed] = made
             found["perplexity"][label].append(made.ppl)
             console.print(f"{label}, seed {seed}: perplexity {made.ppl:.4f}", highlight=False)
-    found["decisions"] = decisions([runs["full", seed] for seed in range(seeds)])
+    found["decisions"] = decisions(
+        [probes for seed in range(seeds) for probes in runs["full", seed].probes], PRIOR
+    )
     console.print(_decided(found["decisions"]))
     found["seconds"] = seconds({label: runs[label, 0] for label in VARIANTS}, repeats)
     console.print(_timed(found["seconds"]))
@@ -150,74 +148,6 @@ def _assess(config: RunConfig, made: Federation) -> None:
     for kept, probe in zip(made.probes, probes, strict=True):
         kept.append(probe)
     made.bank = em.assess_step(made.bank, reduce(add, (sums for _, sums, _ in judged)))
-
-
-def decisions(runs: Sequence[Federation]) -> dict[str, dict[str, float]]:
-    """Return by idea how far responsibilities are from the full probe's, and what was asked."""
-    ideas: dict[str, Callable[[list[Probe]], Iterator[tuple[Tensor, float]]]] = {
-        "every 2nd example": lambda probes: (_part(probe, 2) for probe in probes),
-        "every 4th example": lambda probes: (_part(probe, 4) for probe in probes),
-        "successive": lambda probes: map(_successive, probes),
-        "skipped by the last probe": _skipping,
-    }
-    return {idea: _compared(runs, tried) for idea, tried in ideas.items()}
-
-
-def _compared(
-    runs: Sequence[Federation], tried: Callable[[list[Probe]], Iterator[tuple[Tensor, float]]]
-) -> dict[str, float]:
-    errors, asked = [], []
-    for probes in (probes for run in runs for probes in run.probes):
-        for probe, (dense, share) in zip(probes, tried(probes), strict=True):
-            errors.append(float((dense - _dense(probe.log_lik)).abs().max()))
-            asked.append(share)
-    errors.sort()
-    return {
-        "median": median(errors),
-        "95 %": errors[int(0.95 * (len(errors) - 1))],
-        "largest": errors[-1],
-        f"within {CLOSE}": mean(error <= CLOSE for error in errors),
-        "asked": mean(asked),
-    }
-
-
-def _dense(log_lik: Tensor) -> Tensor:
-    return infer(log_lik, PRIOR, top_m=2).dense
-
-
-def _examples(probe: Probe) -> list[Tensor]:
-    return list(torch.split(probe.log_lik, list(probe.lengths)))
-
-
-def _part(probe: Probe, every: int) -> tuple[Tensor, float]:
-    part = _examples(probe)[::every]
-    return _dense(torch.cat(part)), len(part) / len(probe.lengths)
-
-
-def _successive(probe: Probe) -> tuple[Tensor, float]:
-    examples = _examples(probe)
-    first = examples[:: successive.PART]
-    able, weights, ratios = successive.judged(torch.cat(first), list(map(len, first)))
-    rest = [part for number, part in enumerate(examples) if number % successive.PART]
-    foretold = successive.completed(torch.cat(rest)[:, able], able, weights, ratios)
-    share = len(first) / len(examples)
-    asked = share + (1 - share) * float(able.double().mean())
-    return _dense(torch.cat([*first, foretold])), asked
-
-
-def _skipping(probes: list[Probe]) -> Iterator[tuple[Tensor, float]]:
-    """Skip whom the last probe found unable; ask everybody again every few rounds."""
-    able = torch.ones(EXPERTS, dtype=torch.bool)
-    for number, probe in enumerate(probes):
-        if number % EVERY == 0:
-            able = torch.ones(EXPERTS, dtype=torch.bool)
-        prior = torch.where(able, PRIOR, 0.0)
-        yield (
-            infer(probe.log_lik, prior / prior.sum(), top_m=2).dense,
-            float(able.double().mean()),
-        )
-        found, _, _ = successive.judged(probe.log_lik[:, able], probe.lengths)
-        able = able.masked_scatter(able, found)
 
 
 def seconds(runs: Mapping[str, Federation], repeats: int) -> dict[str, list[float]]:

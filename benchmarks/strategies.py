@@ -52,7 +52,7 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Labels to run.")] = None,
 ) -> None:
     """Run studies, and print a table for each."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)  # tables are not cut in a log
     for name in studies:
         if name not in STUDIES:
             raise typer.BadParameter(f"{name} is none of {', '.join(STUDIES)}")
