@@ -116,8 +116,8 @@ class Layout:
         }:
             raise SecAggRefusal("arrays to be sent differ from the layout in names or shapes")
         lanes = self.empty()
+        dither = Keystream(derive(dither_seed, digest("dither"), MASK_KEY_BYTES))
         for lane, words in lanes.items():
-            dither = Keystream(derive(dither_seed, digest("dither", lane), MASK_KEY_BYTES))
             for field, start in self._placed(lane):
                 self._write(field, arrays[field.name].reshape(-1), words, start, dither)
             words[-len(CANARY) :] = CANARY

@@ -1,7 +1,7 @@
 """Attacks on advertised keys: a silo shares its secrets with nobody it does not know.
 
 Removed by hand, each turned a test here red: signatures on advertisements, and that they are bound
-to the session; the own advertisement unchanged; distinct keys; advertisers of the cohort only;
+to session and name; commitments to both; the own advertisement unchanged; distinct keys; advertisers of the cohort only;
 enough advertisers; no keys of low order; their fields and sizes.
 """
 
@@ -16,7 +16,8 @@ from fedvemoe_app.secagg.client import Client
 from fedvemoe_app.secagg.codec import pack
 from fedvemoe_app.secagg.errors import SecAggRefusal
 from fedvemoe_app.secagg.keys import public_key
-from fedvemoe_app.secagg.transcript import Advertisement
+from fedvemoe_app.secagg.roster import Roster
+from fedvemoe_app.secagg.transcript import Advertisement, commit
 from tests.secagg.attack import VICTIM, fields_of
 from tests.secagg.consortium import (
     IDENTITIES,
@@ -58,6 +59,22 @@ def test_a_silo_under_another_name_is_refused() -> None:
     run = Run.of(4)
     adverts = adverts_of(run)
     refuses_adverts(run, adverts | {"silo-02": adverts["silo-01"]}, "signature of silo-02")
+
+
+def test_a_signature_counts_for_the_name_that_was_signed() -> None:
+    """Even where one identity key stands in two consortiums' rosters, under different names."""
+    spec, twin = spec_for(5), replace(IDENTITIES["silo-00"], name="silo-01")
+    advert = Advertisement.signed(spec, twin, os.urandom(32), os.urandom(32), bytes(32))
+    advert.check(spec, "silo-01", Roster({"silo-01": twin.public}))
+    with pytest.raises(SecAggRefusal, match="signature of silo-00 does not hold"):
+        advert.check(spec, "silo-00", Roster({"silo-00": twin.public}))
+
+
+def test_commitments_to_one_seed_differ_by_silo_and_session() -> None:
+    """Else equal commitments would say that two silos, or two sessions, have one seed."""
+    one, other = spec_for(5, serial=7), spec_for(5, serial=8)
+    places = [(one, "silo-00"), (one, "silo-01"), (other, "silo-00")]
+    assert len({commit(spec, name, bytes(32)) for spec, name in places}) == 3
 
 
 def test_a_replaced_own_key_is_refused() -> None:
