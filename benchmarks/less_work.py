@@ -1,6 +1,7 @@
 """Less work for the same decisions: what a probe of many experts can leave out.
 
-``python -m benchmarks.less_work [--seeds N] [--silos N] [--rounds R] [--json FILE] [k=v ...]``
+``python -m benchmarks.less_work [--seeds N] [--silos N] [--rounds R] [--only IDEA ...] [--json FILE]
+[k=v ...]``
 
 A small federation without Flower, with twelve experts and neither lifecycle nor private slot, keeps
 every probe in full; on those matrices each idea is tried afterwards: how far are the
@@ -76,6 +77,7 @@ def main(
     silos: Annotated[int, typer.Option(min=2)] = 6,
     rounds: Annotated[int, typer.Option(min=WARM_UP + 1)] = 6,
     repeats: Annotated[int, typer.Option(min=1)] = 3,
+    only: Annotated[list[str] | None, typer.Option(help=f"Of: {', '.join(VARIANTS)}.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write results here.")] = None,
 ) -> None:
     """Measure what probing less does to responsibilities, seconds and perplexity."""
@@ -83,9 +85,12 @@ def main(
     words = [*SETTINGS, *(settings or [])]
     config = RunConfig.from_flat(gather(RunConfig, None, words))
     runs: dict[tuple[str, int], Federation] = {}
-    found: dict[str, Any] = {"settings": words, "perplexity": {label: [] for label in VARIANTS}}
+    variants = {
+        label: VARIANTS[label] for label in VARIANTS if label in {"full", *(only or VARIANTS)}
+    }
+    found: dict[str, Any] = {"settings": words, "perplexity": {label: [] for label in variants}}
     for seed in range(seeds):
-        for label, variant in VARIANTS.items():
+        for label, variant in variants.items():
             made = _federation(_seeded(config, seed), silos, rounds, **variant)
             runs[label, seed] = made
             found["perplexity"][label].append(made.ppl)
@@ -94,7 +99,7 @@ def main(
         [probes for seed in range(seeds) for probes in runs["full", seed].probes], PRIOR
     )
     console.print(_decided(found["decisions"]))
-    found["seconds"] = seconds({label: runs[label, 0] for label in VARIANTS}, repeats)
+    found["seconds"] = seconds({label: runs[label, 0] for label in variants}, repeats)
     console.print(_timed(found["seconds"]))
     if json_file:
         json_file.write_text(json.dumps(found, indent=1), encoding="utf-8")
@@ -167,10 +172,12 @@ def seconds(runs: Mapping[str, Federation], repeats: int) -> dict[str, list[floa
         return work
 
     works = {label: probing(run, kept=True) for label, run in runs.items()}
-    works["upper, nothing kept"] = probing(runs["upper"], kept=False)
+    order = list(runs)
+    if "upper" in runs:
+        works["upper, nothing kept"] = probing(runs["upper"], kept=False)
+        order = ["upper, nothing kept", *runs]  # what is kept is there when its turn comes
     for work in works.values():
         work()
-    order = ["upper, nothing kept", *runs]  # what is kept is there when its turn comes
     timed = in_turns([works[label] for label in order], repeats, clock)
     return {label: list(column) for label, column in zip(order, timed, strict=True)}
 

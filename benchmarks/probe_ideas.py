@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from statistics import mean, median
 
 import torch
@@ -16,6 +17,7 @@ Idea = Callable[[Sequence[Probe], Tensor], Iterator[tuple[Tensor, float]]]
 """From a silo's full probes and the prior to its weights [K], and what part was asked for."""
 EVERY = 3
 """Rounds after which an expert that was skipped is asked again."""
+PARTS = (4, 6, 8, 12)
 CLOSE = 0.02
 
 
@@ -27,7 +29,7 @@ def decisions(silos: Sequence[Sequence[Probe]], prior: Tensor) -> dict[str, dict
     ideas: dict[str, Idea] = {
         "every 2nd example": lambda probes, prior: (_part(probe, prior, 2) for probe in probes),
         "every 4th example": lambda probes, prior: (_part(probe, prior, 4) for probe in probes),
-        "successive": lambda probes, prior: (_successive(probe, prior) for probe in probes),
+        **{f"successive, first 1 of {part}": partial(_successively, part=part) for part in PARTS},
         "skipped by the last probe": _skipping,
     }
     return {idea: _compared(silos, prior, tried) for idea, tried in ideas.items()}
@@ -62,11 +64,17 @@ def _part(probe: Probe, prior: Tensor, every: int) -> tuple[Tensor, float]:
     return _dense(torch.cat(part), prior), len(part) / len(probe.lengths)
 
 
-def _successive(probe: Probe, prior: Tensor) -> tuple[Tensor, float]:
+def _successively(
+    probes: Sequence[Probe], prior: Tensor, part: int
+) -> Iterator[tuple[Tensor, float]]:
+    return (_successive(probe, prior, part) for probe in probes)
+
+
+def _successive(probe: Probe, prior: Tensor, every: int) -> tuple[Tensor, float]:
     examples = _examples(probe)
-    first = examples[:: successive.PART]
+    first = examples[::every]
     able, weights, ratios = successive.judged(torch.cat(first), list(map(len, first)))
-    rest = [part for number, part in enumerate(examples) if number % successive.PART]
+    rest = [part for number, part in enumerate(examples) if number % every]
     foretold = successive.completed(torch.cat(rest)[:, able], able, weights, ratios)
     share = len(first) / len(examples)
     asked = share + (1 - share) * float(able.double().mean())

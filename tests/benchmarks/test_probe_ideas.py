@@ -6,8 +6,10 @@ import torch
 
 from benchmarks.probe_ideas import decisions
 from fedvemoe_app.em.family import Probe
+from fedvemoe_app.em.successive import PART
 
 EXPERTS, TOKENS, EXAMPLES = 6, 5, 80
+SUCCESSIVE = f"successive, first 1 of {PART}"
 
 
 def probe(seed: int, good: int) -> Probe:
@@ -26,9 +28,9 @@ def test_clear_experts_are_found_with_less_work() -> None:
     found = decisions(silos, PRIOR)
     assert found["every 2nd example"]["asked"] == 0.5
     assert found["every 4th example"]["asked"] == 0.25
-    assert found["successive"]["asked"] < 0.5
+    assert found[SUCCESSIVE]["asked"] < 0.5
     assert found["skipped by the last probe"]["asked"] < 0.5
-    for idea in ("successive", "skipped by the last probe"):
+    for idea in (SUCCESSIVE, "skipped by the last probe"):
         assert found[idea]["largest"] < 0.02, idea
         assert found[idea]["within 0.02"] == 1.0
 
@@ -38,4 +40,4 @@ def test_an_expert_that_changes_is_missed_by_who_skips_it_and_the_error_says_so(
     silos = [[probe(0, good=0), probe(1, good=3), probe(2, good=0)]]
     found = decisions(silos, PRIOR)
     assert found["skipped by the last probe"]["largest"] > 0.9
-    assert found["successive"]["largest"] < 0.02
+    assert found[SUCCESSIVE]["largest"] < 0.02
