@@ -1,7 +1,7 @@
 """Less work for the same decisions: what a probe of many experts can leave out.
 
-``python -m benchmarks.less_work [--seeds N] [--silos N] [--rounds R] [--only IDEA ...] [--json FILE]
-[k=v ...]``
+``python -m benchmarks.less_work [--seeds N] [--silos N] [--rounds R] [--only IDEA ...]
+[--json FILE] [k=v ...]``
 
 A small federation without Flower, with twelve experts and neither lifecycle nor private slot, keeps
 every probe in full; on those matrices each idea is tried afterwards: how far are the

@@ -1,8 +1,8 @@
 """Attacks on advertised keys: a silo shares its secrets with nobody it does not know.
 
 Removed by hand, each turned a test here red: signatures on advertisements, and that they are bound
-to session and name; commitments to both; the own advertisement unchanged; distinct keys; advertisers of the cohort only;
-enough advertisers; no keys of low order; their fields and sizes.
+to session and name; what commitments are bound to; the own advertisement unchanged; distinct keys;
+advertisers of the cohort only; enough advertisers; no keys of low order; their fields and sizes.
 """
 
 from __future__ import annotations
