@@ -80,7 +80,10 @@ def test_uploads_are_uniform_with_and_without_own_masks(content: str, bits: int)
 
 
 def test_lanes_silos_and_sessions_have_masks_of_their_own() -> None:
-    """Masked zeros: any two streams that coincide would show the difference of two uploads."""
+    """Masked zeros: any two streams that coincide would show the difference of two uploads.
+
+    The first four bytes alone are compared: later ones take carries, by the width of the words.
+    """
     found = []
     for _ in range(2):
         run = Run.of(4)
@@ -89,10 +92,10 @@ def test_lanes_silos_and_sessions_have_masks_of_their_own() -> None:
         )
         zeros = {name: layout.empty() for name in run.clients}
         for lanes in _masked(run, layout, zeros, {}).values():
-            found += [words.tobytes()[:32] for words in lanes.values()]
+            found += [words.tobytes()[:4] for words in lanes.values()]
         run = Run.of(4)
         for lanes in seen_by_server(run, layout, zeros).values():
-            found += [words.tobytes()[:32] for words in lanes.values()]
+            found += [words.tobytes()[:4] for words in lanes.values()]
     assert len(set(found)) == len(found) == 32
 
 
