@@ -1,8 +1,8 @@
 """What a silo never does twice, over all of its runs, and how little it must remember for that.
 
 Removed by hand, each turned a test here red: the run in the key of sessions; runs that are over;
-the survivors by model; joining the ledger of earlier runs; telling sums without arrays apart by
-run.
+the survivors by model; joining the ledger of earlier runs, in all its parts; telling sums without
+arrays apart by run.
 """
 
 from __future__ import annotations
@@ -50,6 +50,23 @@ def test_old_runs_are_forgotten_but_stay_over() -> None:
         with pytest.raises(SecAggRefusal, match=f"run {run} is over"):
             ledger.open(spec_for(4, serial=99, run=run))
     ledger.open(spec_for(4, serial=8, run=10 * MAX_RUNS))
+
+
+def test_joining_takes_nothing_back() -> None:
+    """Whichever of the two knows more of a session, a run or a model, that is known afterwards."""
+    much, little = Ledger(over=20), Ledger(over=10)
+    for ledger, serial in ((much, 9), (little, 3)):
+        ledger.open(spec_for(4, serial=serial, run=30))
+        ledger.unmask("model", b"all", "vectors")
+    for ledger, other in ((much, little), (little, much)):
+        joined = Ledger.from_bytes(ledger.to_bytes())
+        joined.join(other)
+        for serial, run, says in ((9, 30, "not newer than 9"), (99, 20, "run 20 is over")):
+            with pytest.raises(SecAggRefusal, match=says):
+                joined.open(spec_for(4, serial=serial, run=run))
+        with pytest.raises(SecAggRefusal, match="unmasked before"):
+            joined.unmask("model", b"fewer", "vectors")
+        joined.open(spec_for(4, serial=10, run=30))
 
 
 def test_models_are_remembered_up_to_a_bound() -> None:
