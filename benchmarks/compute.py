@@ -1,6 +1,6 @@
 """Stacked experts against plain PEFT on one frozen base: probe, training, generation.
 
-``python -m benchmarks.compute [--size tiny ...] [--length 24 ...] [--four-bit] [--checkpointing]
+``python -m benchmarks.compute [--size tiny ...] [--length 24 ...] [--bits 8] [--checkpointing]
 [--gpu] [--repeats R] [--row-cap N] [--json FILE]``
 
 Bases have random weights (``benchmarks.sizes``). PEFT's adapters are used in a loop, or named row
@@ -39,8 +39,10 @@ from benchmarks.workload import random_experts, workload
 from fedvemoe_app.model.experts import Experts
 from fedvemoe_app.model.family import default_row_cap
 from fedvemoe_app.model.footprint import Shape, Work, footprint
+from fedvemoe_app.model.quantisation import Bits
 
 ALPHA = 16.0
+HELD = {0: "", 4: " NF4", 8: " int8"}
 WAYS: tuple[Way, ...] = ("two passes", "one pass", "mixed batch")
 
 
@@ -57,7 +59,7 @@ class Plan:
     sequences: int = 8
     batches: int = 2
     new_tokens: int = 16
-    four_bit: bool = False
+    bits: Bits = 0
     checkpointed: bool = False
     row_cap: int = 0
     repeats: int = 5
@@ -71,7 +73,7 @@ class Plan:
 def main(
     size: Annotated[list[str] | None, typer.Option(help=f"Of: {', '.join(SIZES)}.")] = None,
     length: Annotated[list[int] | None, typer.Option(help="Tokens of a sequence.")] = None,
-    four_bit: Annotated[bool, typer.Option(help="Quantise the base to NF4.")] = False,
+    bits: Annotated[int, typer.Option(help="Quantise the base to 4 or 8.")] = 0,
     checkpointing: Annotated[bool, typer.Option(help="Recompute activations.")] = False,
     gpu: Annotated[bool, typer.Option(help="On the first GPU, in bfloat16.")] = False,
     repeats: Annotated[int, typer.Option(help="Timings of each way.", min=1)] = 5,
@@ -86,7 +88,7 @@ def main(
         plan = Plan(
             name,
             lengths=tuple(length or (24, 128)),
-            four_bit=four_bit,
+            bits=bits,  # type: ignore[arg-type]
             checkpointed=checkpointing,
             sequences=sequences,
             row_cap=row_cap,
@@ -101,9 +103,7 @@ def measured(plan: Plan, device: torch.device, console: Console) -> dict[str, An
     """Print a table and return its numbers; RunError if two ways disagree."""
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     ours, theirs = (
-        random_backbone(
-            plan.size, device, dtype, four_bit=plan.four_bit, checkpointed=plan.checkpointed
-        )
+        random_backbone(plan.size, device, dtype, bits=plan.bits, checkpointed=plan.checkpointed)
         for _ in range(2)
     )
     experts = Experts(ours, slots=plan.slots, rank=plan.rank, alpha=ALPHA)
@@ -116,7 +116,7 @@ def measured(plan: Plan, device: torch.device, console: Console) -> dict[str, An
             experts.save(slot, place)
         loop = PeftLoop(theirs, folders)
     results = compare(list(_cases(plan, experts, loop)), plan.repeats, clock, machine)
-    title = f"{plan.size}{' NF4' if plan.four_bit else ''}, {dtype}, {_place(device)}"
+    title = f"{plan.size}{HELD[plan.bits]}, {dtype}, {_place(device)}"
     console.print(tables.comparison(title, results))
     rows = [{**result.to_json(), "computed": computed(plan, experts, result)} for result in results]
     return {
@@ -154,7 +154,7 @@ def _ways(plan: Plan, trained: int) -> Sequence[Way]:
     """
     if plan.checkpointed or trained == 1:
         return WAYS[:1]
-    return WAYS[:2] if plan.four_bit else WAYS
+    return WAYS[:2] if plan.bits == 4 else WAYS
 
 
 def computed(plan: Plan, experts: Experts, result: Result) -> float:
@@ -169,7 +169,7 @@ def computed(plan: Plan, experts: Experts, result: Result) -> float:
         resident=0,
         trained=result.case.experts if training else 0,
         value=experts.backbone.model.dtype.itemsize,
-        bits=4 if plan.four_bit else 0,
+        bits=plan.bits,
         checkpointed=plan.checkpointed,
         on_gpu=experts.backbone.device.type != "cpu",
     )

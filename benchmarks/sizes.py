@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from fedvemoe_app.model.backbone import Backbone
+from fedvemoe_app.model.quantisation import Bits, settle
 
 SIZES: Mapping[str, tuple[int, int, int, int, int, int]] = {
     "nano": (64, 2, 4, 2, 128, 256),
@@ -36,7 +37,7 @@ def random_backbone(
     device: torch.device,
     dtype: torch.dtype,
     *,
-    four_bit: bool = False,
+    bits: Bits = 0,
     checkpointed: bool = False,
 ) -> Backbone:
     """Return a base of ``size`` with the same random weights on every call."""
@@ -57,38 +58,44 @@ def random_backbone(
     torch.manual_seed(SEED)
     with torch.device(device):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    if four_bit:
-        quantise(model, device, dtype)
+    if bits:
+        quantise(model, bits, device, dtype)
     model.requires_grad_(False).eval()
     model.generation_config = GenerationConfig(eos_token_id=[EOS], pad_token_id=EOS)
     return Backbone(size, model, _tokenizer(), f"random {size}", device, checkpointed)
 
 
-def quantise(model: Any, device: torch.device, dtype: torch.dtype) -> None:
-    """Put NF4 layers in place of all linear ones but the head, as a 4-bit checkpoint loads."""
-    from bitsandbytes.nn import Linear4bit, Params4bit
-
+def quantise(model: Any, bits: Bits, device: torch.device, dtype: torch.dtype) -> None:
+    """Quantise all linear layers but the head, as loading a checkpoint does."""
     head = model.get_output_embeddings()
     for path, layer in list(model.named_modules()):
-        if not isinstance(layer, nn.Linear) or layer is head:
-            continue
-        new = Linear4bit(
-            layer.in_features,
-            layer.out_features,
-            bias=layer.bias is not None,
-            compute_dtype=dtype,
-            compress_statistics=True,
-            quant_type="nf4",
-            device="meta",
-        )
-        new.weight = Params4bit(
-            layer.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4"
-        ).to(device)
-        new.bias = layer.bias
-        new.support_avx512bf16_for_cpu = False  # see model.backbone
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, new)
-    model.is_loaded_in_4bit = True
+        if isinstance(layer, nn.Linear) and layer is not head:
+            new = _in_4_bits(layer, dtype) if bits == 4 else _in_8_bits(layer)
+            new.weight = new.weight.to(device)
+            new.bias = layer.bias
+            model.set_submodule(path, new)
+    setattr(model, f"is_loaded_in_{bits}bit", True)
+    settle(model, "random weights")
+
+
+def _in_4_bits(layer: nn.Linear, dtype: torch.dtype) -> Any:
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    options = {"compress_statistics": True, "quant_type": "nf4"}
+    shape = (layer.in_features, layer.out_features, layer.bias is not None)
+    new = Linear4bit(*shape, compute_dtype=dtype, device="meta", **options)
+    new.weight = Params4bit(layer.weight.data, requires_grad=False, **options)
+    return new
+
+
+def _in_8_bits(layer: nn.Linear) -> Any:
+    from bitsandbytes.nn import Int8Params, Linear8bitLt
+
+    shape = (layer.in_features, layer.out_features, layer.bias is not None)
+    new = Linear8bitLt(*shape, has_fp16_weights=False, threshold=6.0, device="meta")
+    # Weights are quantised on their way from the CPU, and stay as they are on any other.
+    new.weight = Int8Params(layer.weight.data.cpu(), requires_grad=False)
+    return new
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

@@ -51,7 +51,7 @@ def load_run(folder: Path | str, **machine: bool | int | str) -> LoadedRun:
     ----------
     machine
         Settings of this machine in place of the run's: ``model_name`` (where the same base lies
-        here), ``device``, ``dtype``, ``use_4bit``, ``torch_threads``, ``row_cap``.
+        here), ``device``, ``dtype``, ``use_4bit``, ``use_8bit``, ``torch_threads``, ``row_cap``.
 
     Raises
     ------

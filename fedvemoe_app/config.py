@@ -21,7 +21,10 @@ from fedvemoe_app.config_groups.rounds import RoundSettings
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.settings import flatten, read
 
-MACHINE = ("model-name", "base-model", "dtype", "use-4bit", "device", "torch-threads", "row-cap")
+MACHINE = (
+    *("model-name", "base-model", "dtype", "use-4bit", "use-8bit"),
+    *("device", "torch-threads", "row-cap"),
+)
 """Settings that say where and how the base is loaded; all others belong to the run."""
 
 
@@ -84,6 +87,11 @@ def _check(config: RunConfig) -> None:
             f"{config.lifecycle.birth_worth}: an expert would be born only to be pruned",
         ),
         (bool(fault), fault),
+        (
+            config.model.use_4bit and config.model.use_8bit,
+            "use-4bit = true and use-8bit = true: a base is held in one way; set one of them to "
+            "false (4 bits take half the memory, 8 bits round less)",
+        ),
         (not config.model.targets, "target-modules is empty: use all-linear or name layers"),
         (not config.model.model_name, "model-name is empty: use builtin:tiny or name a model"),
         (

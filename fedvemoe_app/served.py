@@ -176,6 +176,9 @@ def settings_here(run: RunConfig, machine: Mapping[str, Value]) -> RunConfig:
             )
     if "base-model" in given:  # the run's own model-name must not stand against it
         given["model-name"] = given.pop("base-model")
+    for one, other in (("use-4bit", "use-8bit"), ("use-8bit", "use-4bit")):
+        if given.get(one) is True:  # nor its own way to hold the base
+            given.setdefault(other, False)
     return RunConfig.from_flat({**run.to_flat(), **absolute(given)})
 
 
@@ -187,7 +190,7 @@ def _base(config: RunConfig) -> Backbone:
     return load_backbone(
         locate(settings.model_name),
         dtype=settings.dtype,  # type: ignore[arg-type]
-        use_4bit=settings.use_4bit,
+        bits=settings.bits,
         device=settings.device,
     )
 

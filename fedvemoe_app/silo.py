@@ -230,7 +230,7 @@ def _load_experts(settings: ModelSettings, slots: int) -> Experts:
     backbone = resident(
         locate(settings.model_name),
         dtype=settings.dtype,
-        use_4bit=settings.use_4bit,
+        bits=settings.bits,
         gradient_checkpointing=settings.gradient_checkpointing,
         device=settings.device,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import math
 import re
 import shutil
@@ -186,6 +187,24 @@ def test_settings_of_the_run_stay_and_those_of_the_machine_may_change(ended_run:
         load_run(ended_run.folder, lora_rank=3)
     with pytest.raises(SettingError, match=r"dtype = \"float7\""):
         load_run(ended_run.folder, dtype="float7")
+
+
+def test_a_run_is_served_in_8_bits_where_its_own_base_had_others(
+    ended_run: Run, loaded: LoadedRun, silo: Silo, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    run = tmp_path / "run"
+    shutil.copytree(ended_run.folder, run)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "use-4bit": True}))
+    rows = silo.family.data.test
+    with load_run(run, use_8bit=True, dtype="float32", device="cpu") as eight:
+        found = eight.perplexity(rows, client="silo-02")
+    whole = loaded.perplexity(rows, client="silo-02")
+    assert found != whole
+    assert math.log(found) == pytest.approx(math.log(whole), abs=0.05)
+    with pytest.raises(SettingError, match="use-4bit = true and use-8bit = true"):
+        load_run(run, use_4bit=True, use_8bit=True)
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -78,6 +78,10 @@ def test_lists_are_read_from_text() -> None:
         ({"keyword-categories": " , "}, "keyword-categories is empty"),
         ({"target-modules": ""}, "target-modules is empty"),
         ({"model-name": ""}, "model-name is empty"),
+        (
+            {"use-4bit": True, "use-8bit": True},
+            "use-4bit = true and use-8bit = true: a base is held in one way; set one of them",
+        ),
         ({"run-name": "../elsewhere"}, 'run-name = "../elsewhere": must be one folder name'),
         ({"run-name": ".."}, 'run-name = "..": must be one folder name'),
     ],

@@ -53,6 +53,7 @@ def examine(
 ) -> Iterator[Finding]:
     """Make all checks that the arguments ask for, the cheap ones first."""
     from fedvemoe_app.doctor import environment, membership, resources
+    from fedvemoe_app.doctor.memory import memory
 
     yield environment.python()
     yield from environment.packages()
@@ -73,7 +74,7 @@ def examine(
     yield environment.quantisation(config.model)
     answer, base = resources.base(config.model)
     yield answer
-    yield resources.memory(config, base)
+    yield memory(config, base)
     yield resources.disk(config, base)
     yield resources.writable("log-dir", config.output.log_dir)
     if node_config or not config.output.roster:  # the server of a deployment has no data

@@ -27,7 +27,7 @@ Machine = Annotated[
     typer.Argument(
         metavar="[KEY=VALUE]...",
         help="Settings of this machine as key=value: model-name (where the same base lies here), "
-        "device, dtype, use-4bit, torch-threads, row-cap.",
+        "device, dtype, use-4bit, use-8bit, torch-threads, row-cap.",
         autocompletion=machine_settings_that_begin,
     ),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from fedvemoe_app.settings import listed, setting
 
@@ -25,10 +26,14 @@ class ModelSettings:
     base_model: str = setting("", "another name for model-name; leave empty to use model-name")
     dtype: str = setting(
         "auto",
-        "number format of the base; auto is the checkpoint's own on a GPU, float32 on a CPU",
+        "number format of the base and its activations; auto is float32 on a CPU, else bfloat16, "
+        "and bfloat16 for a quantised base",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     use_4bit: bool = setting(False, "quantise the base to 4-bit NF4 with bitsandbytes (QLoRA)")
+    use_8bit: bool = setting(
+        False, "quantise the base to 8 bits instead: twice the memory of 4 bits, less rounding"
+    )
     gradient_checkpointing: bool = setting(False, "recompute activations to save memory")
     device: str = setting("auto", "auto | cpu | cuda | cuda:N; auto is a GPU where there is one")
     torch_threads: int = setting(0, "CPU threads of a silo's process; 0 leaves torch's own", low=0)
@@ -42,6 +47,11 @@ class ModelSettings:
         "layers that get experts; with upper, probes and training run the lower half once for all",
         choices=("all", "upper"),
     )
+
+    @property
+    def bits(self) -> Literal[0, 4, 8]:
+        """Bits of a weight of the base, 0 where it is not quantised."""
+        return 4 if self.use_4bit else 8 if self.use_8bit else 0
 
     @property
     def targets(self) -> str | tuple[str, ...]:

@@ -66,9 +66,9 @@ def gpu(settings: ModelSettings) -> Finding:
 
 
 def quantisation(settings: ModelSettings) -> Finding:
-    """Check what a 4-bit base needs."""
-    if not settings.use_4bit:
-        return ok("use-4bit = false: bitsandbytes is not needed")
+    """Check what a base in 4 or 8 bits needs."""
+    if not settings.bits:
+        return ok("use-4bit = false, use-8bit = false: bitsandbytes is not needed")
     for text in requires(PACKAGE) or ():
         requirement = Requirement(text)
         if requirement.name == "bitsandbytes":

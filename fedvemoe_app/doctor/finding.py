@@ -31,3 +31,8 @@ def warning(what: str, fix: str) -> Finding:
 def failed(what: str, fix: str) -> Finding:
     """Return that no run is possible, and what to do."""
     return Finding("failed", what, fix)
+
+
+def gigabytes(size: float) -> str:
+    """Return a number of bytes in words."""
+    return f"{size / GIGABYTE:.1f} GB" if size else "little"

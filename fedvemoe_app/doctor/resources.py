@@ -1,4 +1,4 @@
-"""The base and the data that the settings name, and room for them."""
+"""The base and the data that the settings name, and room on the disk for results."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -16,18 +14,13 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.config_groups.data import DataSettings
 from fedvemoe_app.config_groups.model import ModelSettings
 from fedvemoe_app.data.holdings import bank_of
-from fedvemoe_app.doctor.finding import GIGABYTE, Finding, failed, ok, warning
+from fedvemoe_app.doctor.finding import GIGABYTE, Finding, failed, gigabytes, ok, warning
 from fedvemoe_app.errors import BaseModelError, DataError, SettingError
 from fedvemoe_app.model.backbone import Backbone
 from fedvemoe_app.model.base_build import bases_folder, is_built
 from fedvemoe_app.model.bases import BUILTIN
-from fedvemoe_app.model.family import default_row_cap
-from fedvemoe_app.model.footprint import Footprint, Shape, Work, footprint
 from fedvemoe_app.model.skeleton import skeleton
-from fedvemoe_app.strategies.registry import settle
-from fedvemoe_app.terms import slots_of, trained_of
 
-BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 FLOAT_BYTES = 4
 KEPT = 2
 """Copies of the bank on disk: the adapters, and the state of the run."""
@@ -70,50 +63,6 @@ def _readable(file: Path) -> bool:
         return False
 
 
-def memory(config: RunConfig, found: Backbone | None) -> Finding:
-    """Check free memory, of the GPU where there is one, against what training should take."""
-    settings = config.model
-    place, free = _free_memory(settings.device)
-    if found is None:
-        return ok(f"{place}: {free / GIGABYTE:.1f} GB free, the base needs little")
-    peak = training_peak(config, found, on_gpu=place != "memory")
-    what = (
-        f"{place}: {free / GIGABYTE:.1f} GB free; computed for training: {_gb(peak.total)}, of "
-        f"which weights {_gb(peak.weights)}, experts {_gb(peak.experts)}, activations "
-        f"{_gb(peak.activations)}, logits {_gb(peak.logits)}"
-    )
-    if peak.weights > free:
-        return failed(what, "free some, set use-4bit=true, or take a smaller model-name")
-    if peak.total > free:
-        return warning(
-            what,
-            "passes shrink by themselves where they do not fit; gradient-checkpointing=true, a "
-            "lower seq-len or row-cap, or use-4bit=true needs less",
-        )
-    return ok(what)
-
-
-def training_peak(config: RunConfig, found: Backbone, *, on_gpu: bool) -> Footprint:
-    """Return what a silo's training step holds at its peak, by ``model.footprint``."""
-    config = settle(config)
-    settings, shape = config.model, Shape.of(found.model)
-    m, length = trained_of(config), config.data.seq_len
-    device = torch.device("cuda" if on_gpu else "cpu")
-    cap = config.rounds.row_cap or default_row_cap(device)
-    sequences = min(config.rounds.batch_size, max(1, cap // (length * m)))
-    work = Work(
-        rows=sequences * length * m,
-        rank=settings.lora_rank,
-        resident=slots_of(config),
-        trained=m,
-        value=BYTES.get(settings.dtype, 2.0 if on_gpu or settings.use_4bit else 4.0),
-        bits=4 if settings.use_4bit else 0,
-        checkpointed=settings.gradient_checkpointing,
-        on_gpu=on_gpu,
-    )
-    return footprint(shape, work)
-
-
 def disk(config: RunConfig, found: Backbone | None) -> Finding:
     """Check room for results: adapters and state of all slots of the bank."""
     place = _nearest(Path(config.output.log_dir))
@@ -121,7 +70,7 @@ def disk(config: RunConfig, found: Backbone | None) -> Finding:
     layers = _linear(found.model) if found else ()
     rows = sum(layer.in_features + layer.out_features for layer in layers)
     need = KEPT * FLOAT_BYTES * config.em.k_max * config.model.lora_rank * rows
-    what = f"disk at {place}: {free / GIGABYTE:.1f} GB free, the bank needs {_gb(need)}"
+    what = f"disk at {place}: {free / GIGABYTE:.1f} GB free, the bank needs {gigabytes(need)}"
     if need > free:
         return failed(what, "set log-dir to another disk, or lower k-max or lora-rank")
     return ok(what)
@@ -157,17 +106,7 @@ def _linear(model: nn.Module) -> Iterator[nn.Linear]:
     return (layer for layer in model.modules() if isinstance(layer, nn.Linear))
 
 
-def _free_memory(device: str) -> tuple[str, float]:
-    if device != "cpu" and torch.cuda.is_available():
-        return "GPU", float(torch.cuda.mem_get_info()[0])
-    return "memory", float(psutil.virtual_memory().available)
-
-
 def _nearest(folder: Path) -> Path:
     """Return the folder, or the nearest one above it that is there."""
     absolute = folder.expanduser().absolute()
     return next(place for place in (absolute, *absolute.parents) if place.exists())
-
-
-def _gb(size: float) -> str:
-    return f"{size / GIGABYTE:.1f} GB" if size else "little"

@@ -14,7 +14,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from fedvemoe_app.errors import RunError, SettingError
-from fedvemoe_app.model.stacked_layers import layer_types
+from fedvemoe_app.model.quantisation import bits_of
+from fedvemoe_app.model.stacked_layers import PLAIN
 from fedvemoe_app.model.trunk import decoder_layers
 
 ALL_LINEAR = "all-linear"
@@ -93,9 +94,20 @@ def _lora_config(model: nn.Module, rank: int, alpha: float, targets: str | list[
         task_type="CAUSAL_LM",
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
-    four_bit = bool(getattr(model, "is_loaded_in_4bit", False))
-    config._register_custom_module(layer_types(four_bit=four_bit))
+    config._register_custom_module(_layer_types(model))
     return config
+
+
+def _layer_types(model: nn.Module) -> dict[type[nn.Module], type[nn.Module]]:
+    """Return what to register with PEFT: base layer type -> stacked layer type, first match wins.
+
+    The quantised ones come first, for they are ``nn.Linear`` too.
+    """
+    if not bits_of(model):
+        return dict(PLAIN)
+    from fedvemoe_app.model.quantised_layers import QUANTISED
+
+    return {**QUANTISED, **PLAIN}
 
 
 def _check_targets(model: Any, targets: str | list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The frozen base model: loading, freezing, 4-bit quantisation, one resident per process."""
+"""The frozen base model: loading, freezing, one resident per process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     GenerationConfig,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -25,10 +23,10 @@ from transformers.utils.hub import cached_file
 from fedvemoe_app.errors import BaseModelError, SettingError
 from fedvemoe_app.model.fingerprint import fingerprint
 from fedvemoe_app.model.head import Head, check_head
+from fedvemoe_app.model.quantisation import Bits, bits_of, loading, settle
 from fedvemoe_app.model.room import Room, free_memory
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-_BLOCK = 64  # weights per NF4 quantisation block
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +51,11 @@ class Backbone:
         """The output layer."""
         return Head.of(self.model)
 
+    @property
+    def bits(self) -> Bits:
+        """Bits of a quantised weight, or 0."""
+        return bits_of(self.model)
+
     @contextmanager
     def checkpointing(self) -> Iterator[None]:
         """Recompute layers in the backward pass, where the backbone was loaded to do so.
@@ -75,7 +78,7 @@ def load_backbone(
     name_or_folder: str,
     *,
     dtype: Dtype = "auto",
-    use_4bit: bool = False,
+    bits: Bits = 0,
     gradient_checkpointing: bool = False,
     device: str = "auto",
 ) -> Backbone:
@@ -85,9 +88,10 @@ def load_backbone(
     ----------
     dtype
         Of weights and activations. "auto": float32 on a CPU, bfloat16 on an accelerator and
-        wherever ``use_4bit``.
-    use_4bit
-        NF4 with double quantisation (bitsandbytes), computing in ``dtype``.
+        wherever the base is quantised.
+    bits
+        4: NF4 with double quantisation; 8: integers with a scale for each row, as LLM.int8 makes
+        them (both bitsandbytes). Either computes in ``dtype``.
 
     Raises
     ------
@@ -99,13 +103,13 @@ def load_backbone(
     """
     require_device(device)
     place = torch.device(_device_name(device))
-    kind = _resolve_dtype(dtype, place, use_4bit)
+    kind = _resolve_dtype(dtype, place, bits)
     folder = base_folder(name_or_folder)
     tokenizer = load_tokenizer(name_or_folder)
-    model = _load_model(name_or_folder, kind, use_4bit, place)
+    model = _load_model(name_or_folder, kind, bits, place)
     _settle_padding(model, tokenizer, name_or_folder)
-    if use_4bit:
-        _prepare_4bit(model, name_or_folder)
+    if bits_of(model):  # asked for here, or the way the base was saved
+        settle(model, name_or_folder)
     model.requires_grad_(False).eval()
     # The base's own sampling defaults (temperature, penalties) are no part of our decoding.
     model.generation_config = GenerationConfig(
@@ -141,9 +145,9 @@ def _device_name(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _resolve_dtype(dtype: Dtype, device: torch.device, use_4bit: bool) -> torch.dtype:
+def _resolve_dtype(dtype: Dtype, device: torch.device, bits: Bits) -> torch.dtype:
     if dtype == "auto":
-        return torch.bfloat16 if use_4bit or device.type != "cpu" else torch.float32
+        return torch.bfloat16 if bits or device.type != "cpu" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
 
 
@@ -189,43 +193,15 @@ def _settle_padding(model: Any, tokenizer: Any, name: str) -> None:
         tokenizer.pad_token = tokenizer.eos_token
 
 
-def _load_model(name: str, dtype: torch.dtype, use_4bit: bool, device: torch.device) -> Any:
+def _load_model(name: str, dtype: torch.dtype, bits: Bits, device: torch.device) -> Any:
     # Weights in a pickle are code: a base without safetensors is refused.
     options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "use_safetensors": True}
-    if use_4bit:
-        options["quantization_config"] = _four_bit_config(dtype)
+    if bits:
+        options["quantization_config"] = loading(bits, dtype)
     try:
         return AutoModelForCausalLM.from_pretrained(name, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise BaseModelError(f"{name} cannot be loaded as a causal model ({error})") from error
-
-
-def _four_bit_config(dtype: torch.dtype) -> BitsAndBytesConfig:
-    if find_spec("bitsandbytes") is None:
-        raise BaseModelError("use-4bit needs bitsandbytes: pip install -e '.[gpu]'")
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-
-
-def _prepare_4bit(model: Any, name: str) -> None:
-    """Check and tame the quantised layers; bitsandbytes is imported only here."""
-    from bitsandbytes.nn.modules import Linear4bit
-
-    for path, layer in model.named_modules():
-        if not isinstance(layer, Linear4bit):
-            continue
-        if layer.in_features % _BLOCK:
-            raise BaseModelError(
-                f"{name}: {path} has {layer.in_features} inputs, not a multiple of {_BLOCK}: "
-                "set use-4bit = false"
-            )
-        # Otherwise an evaluation repacks the weights in place, and training after it gets
-        # wrong gradients without an error.
-        layer.support_avx512bf16_for_cpu = False
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> list[int]:

@@ -15,7 +15,8 @@ from fedvemoe_app.model.backbone import load_tokenizer
 def merge_expert(base: str, adapter: Path, output: Path) -> None:
     """Write ``W + scaling * B A`` for every adapted layer, in the number format of the base.
 
-    The base is loaded whole, never in 4 bits: rounding the sum to 4 bits would lose the expert.
+    The base is loaded whole, never quantised: rounding the sum to 4 or 8 bits would lose much of
+    the expert.
 
     Raises
     ------

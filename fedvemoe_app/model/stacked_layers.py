@@ -7,7 +7,7 @@ with another ``forward``, so parameters, names and files stay PEFT's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -99,20 +99,5 @@ class StackedLinear(StackedLora, lora.Linear):
     """PEFT's LoRA layer over ``nn.Linear`` or GPT-2's ``Conv1D``, for stacked experts."""
 
 
-def layer_types(*, four_bit: bool) -> dict[type[nn.Module], type[nn.Module]]:
-    """Return what to register with PEFT: base layer type -> stacked layer type, first match wins.
-
-    bitsandbytes is imported only where the base is quantised. Its Linear4bit comes first, for
-    it is an ``nn.Linear`` too.
-    """
-    plain: dict[type[nn.Module], type[nn.Module]] = {
-        nn.Linear: StackedLinear,
-        Conv1D: StackedLinear,
-    }
-    if not four_bit:
-        return plain
-    from bitsandbytes.nn.modules import Linear4bit
-
-    from fedvemoe_app.model.stacked_4bit import StackedLinear4bit
-
-    return {Linear4bit: StackedLinear4bit, **plain}
+PLAIN: Mapping[type[nn.Module], type[nn.Module]] = {nn.Linear: StackedLinear, Conv1D: StackedLinear}
+"""Base layer type -> stacked layer type."""

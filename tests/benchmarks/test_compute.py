@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks import gpu_check
+from benchmarks import eight_bits, gpu_check
 from benchmarks.comparison import Case, compare, generation_case, probe_case, training_case
 from benchmarks.compute import WAYS, Plan, measured
 from benchmarks.floor import Machine, flops
@@ -18,7 +18,9 @@ from benchmarks.sizes import random_backbone
 from benchmarks.timing import Clock
 from benchmarks.workload import random_experts, target_rows, workload
 from fedvemoe_app.errors import RunError
+from fedvemoe_app.model.backbone import load_backbone
 from fedvemoe_app.model.experts import Experts
+from tests.model import tiny
 
 CPU = torch.device("cpu")
 WORK = workload(256, 12, sequences=2, probed=1)
@@ -95,3 +97,22 @@ def test_the_gpu_check_can_be_tried_without_a_gpu() -> None:
     assert found["tests"]["failed"] == 0
     assert found["tests"]["passed"] > 0
     assert set(found["results"]) == set(gpu_check.FULL)
+
+
+def test_the_ways_to_multiply_in_8_bits_are_told_apart(tmp_path: Path) -> None:
+    """On the same weights: what bitsandbytes rounds, and what our product leaves whole."""
+    rows = [list(range(2, 2 + length)) for length in (9, 5, 7)]
+    base = tiny.build("llama", tmp_path / "base")
+    folder = eight_bits.with_outliers(base, 3.0, tmp_path / "wide")
+    whole = load_backbone(base, dtype="float32", device="cpu")
+    truth = eight_bits._alone(whole, rows)
+    changed = load_backbone(folder, dtype="float32", device="cpu")
+    torch.testing.assert_close(eight_bits._alone(changed, rows), truth, rtol=1e-3, atol=1e-3)
+    eight = load_backbone(folder, bits=8, dtype="float32", device="cpu")
+    found = {}
+    for way in (eight_bits.OURS, *eight_bits.THRESHOLDS):
+        with eight_bits.product(eight, way):
+            found[way] = eight_bits._read(eight, rows, truth)
+    ours, six, none = found.values()
+    assert max(ours["company_most"], none["company_most"]) < 1e-4 < six["company_most"]
+    assert ours["error_mean"] < none["error_mean"]

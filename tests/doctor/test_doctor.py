@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -21,15 +23,18 @@ from fedvemoe_app.config import RunConfig
 from fedvemoe_app.deploy.keys import CA, CERTIFICATE, KEY, write_certificates
 from fedvemoe_app.deploy.site import Site, prepare
 from fedvemoe_app.doctor import resources
+from fedvemoe_app.doctor.memory import training_peak
 from fedvemoe_app.flower.programs.processes import free_port
 from fedvemoe_app.model import base_build
 from fedvemoe_app.model.backbone import load_backbone
+from fedvemoe_app.model.footprint import Shape
 from fedvemoe_app.overrides import gather
 from tests.federation import SILOS, Settings
 
 runner = CliRunner()
 Edit = Callable[[pytest.MonkeyPatch], object]
 ENVIRONMENT = "fedvemoe_app.doctor.environment."
+MEMORY = "fedvemoe_app.doctor.memory."
 RESOURCES = "fedvemoe_app.doctor.resources."
 
 
@@ -92,20 +97,23 @@ MACHINES: dict[str, tuple[dict[str, Any], list[str], tuple[str, ...]]] = {
         [],
         ("peft 1.0", "peft>=1.2", "pip install 'peft>=1.2'"),
     ),
-    "no bitsandbytes": (
-        {ENVIRONMENT + "version": no_bitsandbytes},
-        ["use-4bit=true"],
-        ("bitsandbytes is not installed", "pip install 'bitsandbytes"),
-    ),
+    **{
+        f"no bitsandbytes for {bits} bits": (
+            {ENVIRONMENT + "version": no_bitsandbytes},
+            [f"use-{bits}bit=true"],
+            ("bitsandbytes is not installed", "pip install 'bitsandbytes"),
+        )
+        for bits in (4, 8)
+    },
     "no GPU": (
         {ENVIRONMENT + "torch.cuda.is_available": lambda: False},
         ["device=cuda:1"],
         ("device = cuda:1", "0 GPUs", "device=auto"),
     ),
     "no memory": (
-        {RESOURCES + "psutil.virtual_memory": lambda: type("M", (), {"available": 1000})()},
+        {MEMORY + "psutil.virtual_memory": lambda: type("M", (), {"available": 1000})()},
         ["device=cpu"],
-        ("memory: 0.0 GB free", "use-4bit=true"),
+        ("memory: 0.0 GB free", "use-8bit=true 0.0 GB, use-4bit=true 0.0 GB", "with all of them"),
     ),
     "no disk": (
         {RESOURCES + "shutil.disk_usage": lambda place: type("D", (), {"free": 1000})()},
@@ -171,7 +179,7 @@ def test_scarce_memory_is_a_warning(words: list[str], monkeypatch: pytest.Monkey
     model = load_backbone(base.model.model_name, device="cpu").model
     need = 4 * sum(parameter.numel() for parameter in model.parameters())
     free = type("M", (), {"available": 1.5 * need})()
-    monkeypatch.setattr(RESOURCES + "psutil.virtual_memory", lambda: free)
+    monkeypatch.setattr(MEMORY + "psutil.virtual_memory", lambda: free)
     result = call(*words, "device=cpu")
     assert result.exit_code == 0, result.output
     (row,) = rows(result, "warning")
@@ -187,10 +195,37 @@ def test_training_is_computed_for_the_experts_that_the_strategy_trains(words: li
         config = RunConfig.from_flat(gather(RunConfig, None, given))
         _, base = resources.base(config.model)
         assert base
-        return resources.training_peak(config, base, on_gpu=False).activations
+        return training_peak(config, Shape.of(base.model), on_gpu=False).activations
 
     one, two, all_four = map(activations, ("ifca", "fedvemoe", "fedem"))
     assert (two, all_four) == (pytest.approx(2 * one), pytest.approx(4 * one))
+
+
+SMALLER = {
+    (): "use-8bit=true 7.3 GB, use-4bit=true 4.9 GB, gradient-checkpointing=true",
+    ("use-8bit=true",): "Needed with use-4bit=true use-8bit=false 4.9 GB, gradient-",
+    ("use-4bit=true",): "Needed with gradient-checkpointing=true",
+    ("use-4bit=true", "gradient-checkpointing=true"): "Needed with seq-len=",
+}
+
+
+@pytest.mark.parametrize("given", SMALLER)
+def test_what_would_need_less_is_said_with_its_numbers(
+    given: tuple[str, ...], words: list[str], small_base: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """A base of a few billion weights, of which there is nothing but the configuration."""
+    base = shutil.copytree(small_base, tmp_path / "base")
+    wide = json.loads((base / "config.json").read_text())
+    wide |= {"hidden_size": 4096, "intermediate_size": 16384, "num_hidden_layers": 24}
+    (base / "config.json").write_text(json.dumps(wide))
+    free = type("M", (), {"available": 1e6})()
+    monkeypatch.setattr(MEMORY + "psutil.virtual_memory", lambda: free)
+    result = call(*words, f"model-name={base}", "dtype=bfloat16", "device=cpu", *given)
+    (row,) = rows(result, "FAILED")
+    assert SMALLER[given] in row
+    needed = [float(size) for size in re.findall(r"([\d.]+) GB", row.split("Needed with")[1])]
+    assert min(needed) == needed[-1]  # with all of them
+    assert max(needed) < float(re.findall(r"training: ([\d.]+) GB", row)[0])
 
 
 def test_weights_that_are_cut_short_fail(

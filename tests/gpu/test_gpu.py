@@ -1,4 +1,4 @@
-"""What only a GPU can show: stacked experts in bfloat16 and 4 bits, and memory that runs out.
+"""What only a GPU can show: stacked experts in bfloat16, 4 and 8 bits, and memory that runs out.
 
 ``python -m benchmarks.gpu_check`` runs these. With ``GPU_TESTS_DEVICE=cpu`` in the environment
 they run on the CPU, which tries them out; what needs CUDA itself is skipped then.
@@ -6,8 +6,10 @@ they run on the CPU, which tries them out; what needs CUDA itself is skipped the
 
 from __future__ import annotations
 
+import gc
 import math
 import os
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,6 +21,7 @@ from fedvemoe_app.model.backbone import Backbone, load_backbone
 from fedvemoe_app.model.experts import Experts
 from fedvemoe_app.model.generation import generate
 from fedvemoe_app.model.likelihood import token_log_lik
+from fedvemoe_app.model.quantisation import Bits
 from fedvemoe_app.model.room import Room, free_memory
 from fedvemoe_app.model.training import fit
 from tests.model import tiny
@@ -34,7 +37,7 @@ cuda_alone = pytest.mark.skipif(DEVICE != "cuda", reason="about CUDA's own memor
 ROWS = tiny.examples(6)
 BATCH = collate(ROWS, range(6), pad=tiny.EOS)
 WEIGHTS = torch.tensor([0.6, 0.4])
-BITS = pytest.mark.parametrize("four_bit", [False, True], ids=["bfloat16", "NF4"])
+BITS = pytest.mark.parametrize("bits", [0, 4, 8], ids=["bfloat16", "NF4", "int8"])
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +49,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 def experts_on(base: str) -> Iterator[Callable[..., Experts]]:
     made: list[Experts] = []
 
-    def build(*, four_bit: bool, dtype: str = "bfloat16", checkpointed: bool = False) -> Experts:
+    def build(*, bits: Bits, dtype: str = "bfloat16", checkpointed: bool = False) -> Experts:
         backbone: Backbone = load_backbone(
             base,
             dtype=dtype,  # type: ignore[arg-type]
-            use_4bit=four_bit,
+            bits=bits,
             gradient_checkpointing=checkpointed,
             device=DEVICE,
         )
@@ -79,8 +82,8 @@ def trained(experts: Experts, slots: list[int], weights: torch.Tensor, row_cap: 
 
 
 @BITS
-def test_a_probe_of_all_is_that_of_each(experts_on: Callable[..., Experts], four_bit: bool) -> None:
-    experts = experts_on(four_bit=four_bit)
+def test_a_probe_of_all_is_that_of_each(experts_on: Callable[..., Experts], bits: Bits) -> None:
+    experts = experts_on(bits=bits)
     batches = by_length(ROWS, 3, pad=tiny.EOS)
     together, _ = token_log_lik(experts, batches, [0, 1, 2], row_cap=10_000)
     for slot in range(3):
@@ -92,10 +95,10 @@ def test_a_probe_of_all_is_that_of_each(experts_on: Callable[..., Experts], four
 @BITS
 @pytest.mark.parametrize("checkpointed", [False, True], ids=["stored", "recomputed"])
 def test_a_step_of_all_is_that_of_each(
-    experts_on: Callable[..., Experts], four_bit: bool, checkpointed: bool
+    experts_on: Callable[..., Experts], bits: Bits, checkpointed: bool
 ) -> None:
     """The two-pass loop is the reference: in groups of one, each expert has its own backward."""
-    experts = experts_on(four_bit=four_bit, checkpointed=checkpointed)
+    experts = experts_on(bits=bits, checkpointed=checkpointed)
     start = experts.state()
     together = trained(experts, [2, 0], WEIGHTS, 10_000)
     experts.load(start)
@@ -108,16 +111,39 @@ def test_a_step_of_all_is_that_of_each(
 
 
 @BITS
-def test_a_mixture_answers(experts_on: Callable[..., Experts], four_bit: bool) -> None:
-    experts = experts_on(four_bit=four_bit)
+def test_a_mixture_answers(experts_on: Callable[..., Experts], bits: Bits) -> None:
+    experts = experts_on(bits=bits)
     answers = generate(experts, [[1, 2, 3], [4]], [0, 1], WEIGHTS, 0.1, max_new_tokens=4)
     assert len(answers) == 2
     assert all(len(answer) <= 4 for answer in answers)
 
 
+def test_a_row_in_8_bits_does_not_depend_on_the_rows_beside_it(
+    experts_on: Callable[..., Experts],
+) -> None:
+    experts = experts_on(bits=8, dtype="float32")
+    rows = torch.tensor([[3, 3, 5, 7], [1, 2, 5, 7]], device=DEVICE)
+    with experts.active([0]) as model, torch.no_grad():
+        model.get_input_embeddings().weight[3, :4] = 300.0
+        together, alone = model(input_ids=rows).logits[1], model(input_ids=rows[1:]).logits[0]
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpointed_step_in_8_bits_keeps_no_inputs(experts_on: Callable[..., Experts]) -> None:
+    experts = experts_on(bits=8, dtype="float32")
+    layer = experts.backbone.model.model.layers[0].mlp.down_proj.get_base_layer()
+    inner = torch.randn(3, layer.in_features, device=DEVICE, requires_grad=True) * 2
+    watched = weakref.ref(inner)
+    output = layer(inner)
+    assert output.requires_grad
+    del inner
+    gc.collect()
+    assert watched() is None
+
+
 @cuda_alone
 def test_real_exhaustion_is_survived(experts_on: Callable[..., Experts]) -> None:
-    experts = experts_on(four_bit=False, dtype="float32")
+    experts = experts_on(bits=0, dtype="float32")
     start = experts.state()
     expected = trained(experts, [2, 0], WEIGHTS, 10_000)
     experts.load(start)

@@ -12,6 +12,7 @@ from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2Fo
 
 from fedvemoe_app.errors import BaseModelError, SettingError
 from fedvemoe_app.model import backbone as module
+from fedvemoe_app.model import quantisation
 from fedvemoe_app.model.backbone import load_backbone, resident
 from fedvemoe_app.model.head import Head
 from tests.model import tiny
@@ -66,10 +67,11 @@ def test_a_folder_without_weights_is_refused(base):
         load_backbone(str(base))
 
 
-def test_four_bit_without_bitsandbytes_names_the_fix(folders, monkeypatch):
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with pytest.raises(BaseModelError, match=r"pip install -e '\.\[gpu\]'"):
-        load_backbone(folders["llama"], use_4bit=True)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantised_base_without_bitsandbytes_names_the_fix(folders, monkeypatch, bits):
+    monkeypatch.setattr(quantisation, "find_spec", lambda name: None)
+    with pytest.raises(BaseModelError, match=rf"use-{bits}bit needs .*pip install -e '\.\[gpu\]'"):
+        load_backbone(folders["llama"], bits=bits)
 
 
 def test_the_fingerprint_is_the_files_and_not_the_loaders(base, folders, backbones):

@@ -85,6 +85,8 @@ def test_seven_billion_weights_train_in_24_gigabytes_only_with_4_bits_and_checkp
     work = Work(rows=3 * 2 * 2048, rank=8, resident=13, trained=2, value=2.0, on_gpu=True)
     small = dataclasses.replace(work, bits=4, checkpointed=True)
     assert footprint(shape, small).total < 0.8 * 24e9
+    eight, whole = (dataclasses.replace(small, bits=bits) for bits in (8, 0))
+    assert footprint(shape, eight).total < 0.85 * 24e9 < 24e9 < footprint(shape, whole).total
     for more in (
         dataclasses.replace(small, bits=0),
         dataclasses.replace(small, checkpointed=False),
