@@ -12,12 +12,14 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from fedvemoe_app.config_groups.model import ModelSettings
 from fedvemoe_app.data.batches import by_length, collate
 from fedvemoe_app.errors import BaseModelError
 from fedvemoe_app.model.backbone import load_backbone
 from fedvemoe_app.model.generation import generate
 from fedvemoe_app.model.likelihood import token_log_lik
 from fedvemoe_app.model.training import fit
+from fedvemoe_app.silo import resident_experts
 from tests.model import tiny
 
 pytest.importorskip("bitsandbytes")
@@ -256,3 +258,24 @@ def test_nothing_is_said_of_every_product(eight, caplog):
     with caplog.at_level(logging.WARNING):
         probe(eight, ROWS, [0])
     assert "float16" not in caplog.text
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_silo_quantises_its_base_once_for_all_messages(folders, bits):
+    settings = ModelSettings(
+        model_name=folders["llama"], use_4bit=bits == 4, use_8bit=bits == 8, device="cpu"
+    )
+    experts = resident_experts(settings, 2)
+    assert experts.backbone.bits == bits
+    assert resident_experts(settings, 2) is experts
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_experts_in_the_upper_half_share_a_quantised_lower_half(folders, attach, bits):
+    base = load_backbone(folders["llama"], bits=bits, dtype="float32", device="cpu")
+    experts = attach(base, layers="upper")
+    tiny.randomise(experts)
+    together = probe(experts, ROWS, [0, 1, 2])
+    for slot in range(3):
+        alone = probe(experts, ROWS, [slot])
+        torch.testing.assert_close(together[:, slot], alone[:, 0], rtol=1e-5, atol=1e-5)
