@@ -108,6 +108,7 @@ def training_peak(config: RunConfig, found: Backbone, *, on_gpu: bool) -> Footpr
         bits=4 if settings.use_4bit else 0,
         checkpointed=settings.gradient_checkpointing,
         on_gpu=on_gpu,
+        packed=length if config.rounds.packing == "auto" else 0,
     )
     return footprint(shape, work)
 
