@@ -41,6 +41,15 @@ def test_a_sequence_longer_than_a_row_may_be_goes_alone() -> None:
     assert len(rows) == 2
 
 
+def test_no_shared_row_is_wider_than_allowed_however_cheap() -> None:
+    """Three rows of 100 would be cheapest, and hold no padding."""
+    lengths = [90, 51, 50, 50, 49, 10]
+    assert widths(Packing(0.0, longest=100, budget=10_000)(lengths), lengths) == [100] * 3
+    narrower = widths(Packing(0.0, longest=99, budget=10_000)(lengths), lengths)
+    assert max(narrower) <= 99
+    assert len(narrower) == 4
+
+
 def test_short_sequences_share_the_rows_of_long_ones() -> None:
     lengths = [100, 10, 20, 30, 25, 15]
     assert widths(Packing(0.0, longest=100, budget=10_000)(lengths), lengths) == [100, 100]
