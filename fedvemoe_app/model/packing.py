@@ -22,7 +22,7 @@ Wish = Literal["auto", "off"]
 
 SLOWER = 2
 """Times that a product inside attention takes of one in a linear layer, softmax and masks
-included; measured on a CPU: 1.7 to 2.2."""
+included: rather too much, for then packing is only chosen where it pays for sure."""
 
 _faults: WeakKeyDictionary[Backbone, str] = WeakKeyDictionary()
 

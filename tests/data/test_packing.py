@@ -109,6 +109,7 @@ def test_a_batch_knows_where_its_examples_lie() -> None:
     rest = batch.part(slice(1, 2))
     assert (rest.rows, rest.lengths, rest.input_ids.shape) == ((1, 2), ((3, 2),), (1, 5))
     assert not batch.part(slice(0, 1)).packed
+    assert lay_out(examples, [[1, 2], [3]], pad=0).part(slice(1, 2)).rows == (3,)
 
 
 def test_the_first_token_of_an_example_is_no_target_wherever_it_lies() -> None:
