@@ -138,7 +138,7 @@ def probe_case(experts: Experts, loop: PeftLoop, work: Workload, probed: int, ro
         flops(experts.backbone.model, work.probe, probed, target_rows(work.probe, probed)),
         ours,
         others,
-        {way: _apart_from(ours, other) for way, other in others.items()},
+        {way: apart_from(ours, other) for way, other in others.items()},
         limit_of(loop),
     )
 
@@ -234,7 +234,8 @@ def generation_case(
     )
 
 
-def _apart_from(ours: Callable[[], Tensor], other: Callable[[], Tensor]) -> Callable[[], float]:
+def apart_from(ours: Callable[[], Tensor], other: Callable[[], Tensor]) -> Callable[[], float]:
+    """Return what tells how far two works' numbers are apart, relative to the other's."""
     return lambda: _apart(ours(), other())
 
 

@@ -48,7 +48,7 @@ def _batch(
     answer = max(1, length // TARGETS)
     labels[:, -answer:] = ids[:, -answer:]
     rows = range(number * sequences, (number + 1) * sequences)
-    return Batch(ids, labels, tuple(rows))
+    return Batch(ids, labels, tuple(rows), ((length,),) * sequences)
 
 
 def token_rows(batches: Sequence[Batch], experts: int) -> int:

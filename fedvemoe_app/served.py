@@ -28,6 +28,7 @@ from fedvemoe_app.model.bases import locate
 from fedvemoe_app.model.experts import Experts
 from fedvemoe_app.model.family import LanguageFamily, default_row_cap
 from fedvemoe_app.model.generation import ROW_CAP
+from fedvemoe_app.model.packing import Wish
 from fedvemoe_app.overrides import absolute
 from fedvemoe_app.report.mixtures import Mixture
 from fedvemoe_app.settings import Value, require_known
@@ -63,7 +64,9 @@ class ServedBank:
         """Return a silo's examples under these experts."""
         rows = self.config.rounds.row_cap or default_row_cap(self.experts.backbone.device)
         seed = self.config.output.seed
-        return LanguageFamily(name, self.experts, data, training(self.config), rows, seed)
+        packing: Wish = self.config.rounds.packing  # type: ignore[assignment]
+        options = training(self.config)
+        return LanguageFamily(name, self.experts, data, options, rows, seed, packing=packing)
 
     def answer(
         self,

@@ -186,6 +186,7 @@ def _opened(config: RunConfig, name: str, category: str, place: Place) -> Silo:
         row_cap=config.rounds.row_cap or default_row_cap(experts.backbone.device),
         seed=config.output.seed,
         probing=config.em.probing,  # type: ignore[arg-type]
+        packing=config.rounds.packing,  # type: ignore[arg-type]
     )
     domains = {task.domain for task in tasks}
     return Silo(

@@ -47,3 +47,8 @@ class RoundSettings:
         1.0, "damping by absent silos, in average silos; none when all answer", low=0.0
     )
     row_cap: int = setting(0, "tokens times experts in a forward pass; 0 suits the device", low=0)
+    packing: str = setting(
+        "auto",
+        "several sequences in one row where that is less work and the base can; off pads each",
+        choices=("auto", "off"),
+    )

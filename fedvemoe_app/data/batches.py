@@ -1,4 +1,4 @@
-"""Token sequences, right-padded batches of similar length, and streams of training batches."""
+"""Token sequences, right-padded batches of rows with one or several, streams of batches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedvemoe_app.data.packing import Arrange, Rows, apart
 from fedvemoe_app.data.prompts import answer, prompt
 from fedvemoe_app.data.task import Instance, Task
 
@@ -35,12 +36,51 @@ class Example:
 class Batch:
     """Right-padded rows. ``labels[b, t]`` is the token at t where it is a target, else -100.
 
-    ``rows`` are the positions of the batch's examples in the list they came from.
+    ``rows`` are the positions of the batch's examples in the list they came from, in the order
+    they lie in, row by row. ``lengths`` are their tokens, by row.
     """
 
     input_ids: Tensor  # [B, T] int64
     labels: Tensor  # [B, T] int64
     rows: tuple[int, ...]
+    lengths: tuple[tuple[int, ...], ...]
+
+    @property
+    def widths(self) -> list[int]:
+        """Tokens of each row, without padding."""
+        return [sum(row) for row in self.lengths]
+
+    @property
+    def packed(self) -> bool:
+        """Whether a row holds several examples."""
+        return any(len(row) > 1 for row in self.lengths)
+
+    @property
+    def positions(self) -> Tensor:
+        """Position [B, T] of each token in its example; padding is at 0, each token for itself."""
+        made = torch.zeros_like(self.input_ids)
+        for row, lengths in zip(made, self.lengths, strict=True):
+            row[: sum(lengths)] = torch.cat([torch.arange(length) for length in lengths])
+        return made
+
+    @property
+    def owners(self) -> Tensor:
+        """Number [B, T] of the example that a token belongs to, in the order of ``rows``."""
+        made, first = torch.zeros_like(self.input_ids), 0
+        for row, lengths in zip(made, self.lengths, strict=True):
+            numbers = torch.arange(first, first + len(lengths))
+            row[: sum(lengths)] = numbers.repeat_interleave(torch.tensor(lengths))
+            first += len(lengths)
+        return made
+
+    def part(self, rows: slice) -> Batch:
+        """Return some rows, as wide as the widest of them."""
+        lengths, width = self.lengths[rows], max(self.widths[rows])
+        first = sum(map(len, self.lengths[: rows.start]))
+        last = first + sum(map(len, lengths))
+        return Batch(
+            self.input_ids[rows, :width], self.labels[rows, :width], self.rows[first:last], lengths
+        )
 
 
 def encode(tokenizer: Any, task: Task, instance: Instance, seq_len: int) -> Example:
@@ -63,33 +103,58 @@ def encode_prompt(tokenizer: Any, task: Task, instance: Instance) -> list[int]:
 
 
 def collate(examples: Sequence[Example], rows: Sequence[int], pad: int) -> Batch:
-    """Right-pad the examples at ``rows`` into one batch."""
-    width = max(len(examples[row].ids) for row in rows)
-    input_ids = torch.full((len(rows), width), pad, dtype=torch.long)
-    labels = torch.full((len(rows), width), IGNORED, dtype=torch.long)
+    """Right-pad the examples at ``rows`` into one batch, a row for each."""
+    return lay_out(examples, [[row] for row in rows], pad)
+
+
+def lay_out(examples: Sequence[Example], rows: Rows, pad: int) -> Batch:
+    """Put the examples at ``rows[b]`` one after another into row b, and pad to the right.
+
+    The first token of an example is never a target: nothing before it is its own.
+    """
+    lengths = tuple(tuple(len(examples[number].ids) for number in row) for row in rows)
+    shape = (len(rows), max(map(sum, lengths)))
+    input_ids = torch.full(shape, pad, dtype=torch.long)
+    labels = torch.full(shape, IGNORED, dtype=torch.long)
     for b, row in enumerate(rows):
-        example = examples[row]
-        ids = torch.tensor(example.ids, dtype=torch.long)
-        input_ids[b, : len(ids)] = ids
-        labels[b, example.prompt : len(ids)] = ids[example.prompt :]
-    return Batch(input_ids, labels, tuple(rows))
+        start = 0
+        for number in row:
+            example = examples[number]
+            end, first = start + len(example.ids), max(1, example.prompt)
+            input_ids[b, start:end] = torch.tensor(example.ids, dtype=torch.long)
+            labels[b, start + first : end] = input_ids[b, start + first : end]
+            start = end
+    return Batch(input_ids, labels, tuple(n for row in rows for n in row), lengths)
 
 
-def by_length(examples: Sequence[Example], batch_size: int, pad: int) -> list[Batch]:
+def by_length(
+    examples: Sequence[Example], batch_size: int, pad: int, arrange: Arrange = apart
+) -> list[Batch]:
     """Return every example once, in batches of neighbours in length (for evaluation)."""
     order = sorted(range(len(examples)), key=lambda row: (len(examples[row].ids), row))
     return [
-        collate(examples, order[start : start + batch_size], pad)
+        _arranged(examples, order[start : start + batch_size], pad, arrange)
         for start in range(0, len(order), batch_size)
     ]
 
 
 def shuffled(
-    examples: Sequence[Example], batch_size: int, pad: int, rng: np.random.Generator
+    examples: Sequence[Example],
+    batch_size: int,
+    pad: int,
+    rng: np.random.Generator,
+    arrange: Arrange = apart,
 ) -> Iterator[Batch]:
     """Yield training batches without end: each pass is a fresh permutation of the examples."""
     size = min(batch_size, len(examples))
     while True:
         order = rng.permutation(len(examples)).tolist()
         for start in range(0, len(order) - size + 1, size):
-            yield collate(examples, order[start : start + size], pad)
+            yield _arranged(examples, order[start : start + size], pad, arrange)
+
+
+def _arranged(
+    examples: Sequence[Example], chosen: Sequence[int], pad: int, arrange: Arrange
+) -> Batch:
+    rows = arrange([len(examples[number].ids) for number in chosen])
+    return lay_out(examples, [[chosen[place] for place in row] for row in rows], pad)

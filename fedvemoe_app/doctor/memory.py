@@ -55,6 +55,7 @@ def training_peak(config: RunConfig, shape: Shape, *, on_gpu: bool) -> Footprint
         bits=settings.bits,
         checkpointed=settings.gradient_checkpointing,
         on_gpu=on_gpu,
+        packed=length if config.rounds.packing == "auto" else 0,
     )
     return footprint(shape, work)
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedvemoe_app.data.batches import Batch
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.model.adapter_files import read_adapter, write_adapter
 from fedvemoe_app.model.attachment import (
@@ -162,29 +163,29 @@ class Experts:
 
     @contextmanager
     def hidden(
-        self, slots: Sequence[int], input_ids: Tensor, labels: Tensor, below: Tensor | None = None
+        self, slots: Sequence[int], batch: Batch, below: Tensor | None = None
     ) -> Iterator[Tensor]:
         """Give the last hidden states [m, N, H] from which the N target tokens are predicted.
 
-        A backward pass belongs inside. ``below`` are the hidden states [B, T, H] under the first
-        layer with experts, where they are known.
-
-        Parameters
-        ----------
-        input_ids, labels
-            Right-padded rows [B, T]; every expert reads all rows. The base is causal, so
-            padding to the right needs no mask.
+        A backward pass belongs inside. Every expert reads all rows [B, T] of ``batch``. The base
+        is causal, so padding to the right needs no mask; where rows hold several examples,
+        positions that begin anew tell it so (``model.packing``). ``below`` are the hidden states
+        [B, T, H] under the first layer with experts, where they are known.
         """
         self._check_slots(slots)
-        m = len(slots)
+        m, device = len(slots), self.backbone.device
         selection = Selection(tuple(adapter_name(slot) for slot in slots))
         if self.trunk:
             selection.spread, selection.below = m, below
+        given = {"input_ids": batch.input_ids}
+        if batch.packed:
+            given["position_ids"] = batch.positions
+        times = 1 if self.trunk else m  # expert-major
+        rows = {name: one.to(device).repeat(times, 1) for name, one in given.items()}
         with self._selection.replaced(selection):
-            rows = input_ids if self.trunk else input_ids.repeat(m, 1)  # expert-major
-            output = self.backbone.model.base_model(input_ids=rows, use_cache=False)
-            hidden: Tensor = output.last_hidden_state.view(m, *input_ids.shape, -1)
-            yield hidden[:, :, :-1][:, is_target(labels)]
+            output = self.backbone.model.base_model(**rows, use_cache=False)
+            hidden: Tensor = output.last_hidden_state.view(m, *batch.input_ids.shape, -1)
+            yield hidden[:, :, :-1][:, is_target(batch.labels).to(device)]
 
     @property
     def below(self) -> Tensor | None:

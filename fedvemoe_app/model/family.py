@@ -12,11 +12,13 @@ from torch import Tensor
 from fedvemoe_app import seeds
 from fedvemoe_app.data.batches import Batch, Example, by_length, shuffled
 from fedvemoe_app.data.encoded import EncodedTasks
+from fedvemoe_app.data.packing import Arrange, apart
 from fedvemoe_app.em import family as em
 from fedvemoe_app.em import successive
 from fedvemoe_app.model.experts import Experts, Factor
 from fedvemoe_app.model.likelihood import token_log_lik
 from fedvemoe_app.model.objective import Posterior
+from fedvemoe_app.model.packing import Wish, packing_on
 from fedvemoe_app.model.training import b_gradient, fit
 
 Factors = Literal["alternate", "B", "both"]
@@ -62,7 +64,8 @@ class LanguageFamily:
         Most tokens times experts in one forward pass.
     probing
         Whether a probe asks all experts about all examples (see ``em.successive``).
-
+    packing
+        Whether sequences may share rows, where that pays and the base keeps them apart.
     """
 
     name: str
@@ -72,6 +75,7 @@ class LanguageFamily:
     row_cap: int
     seed: int
     probing: Probing = "full"
+    packing: Wish = "auto"
 
     @property
     def size(self) -> int:
@@ -123,7 +127,7 @@ class LanguageFamily:
         options = self.training
         found = fit(
             self.experts,
-            self._batches(round_),
+            self._batches(round_, len(slots)),
             slots,
             weights,
             factor=factor_of(round_, options.factors),
@@ -162,7 +166,7 @@ class LanguageFamily:
         options = self.training
         found = fit(
             self.experts,
-            self._batches(round_),
+            self._batches(round_, 1),
             [self.own_slot],
             torch.ones(1, dtype=torch.float64),
             factor="both",
@@ -180,9 +184,21 @@ class LanguageFamily:
         self.experts.load(expert, [self.own_slot])
         return self.log_lik(self.data.probe, [self.own_slot])[0].flatten()
 
-    def _batches(self, round_: int) -> Iterator[Batch]:
+    def _batches(self, round_: int, m: int) -> Iterator[Batch]:
         rng = seeds.stream(self.seed, "batches", self.name, round_)
-        return shuffled(self.data.train, self.training.batch_size, self._pad, rng)
+        examples, size = self.data.train, self.training.batch_size
+        return shuffled(examples, size, self._pad, rng, self._arrange(examples, m))
+
+    def _by_length(self, examples: Sequence[Example], m: int) -> list[Batch]:
+        size = self.training.batch_size
+        return by_length(examples, size, self._pad, self._arrange(examples, m))
+
+    def _arrange(self, examples: Sequence[Example], m: int) -> Arrange:
+        """Return how rows are shared out where ``m`` experts read them."""
+        backbone = self.experts.backbone
+        longest = max((len(example.ids) for example in examples), default=0)
+        budget = backbone.room.cap(self.row_cap) // max(1, m)
+        return packing_on(backbone, self.packing, longest, budget) or apart
 
     def log_lik(
         self, examples: Sequence[Example], slots: Sequence[int], *, keep: bool = False
@@ -191,14 +207,14 @@ class LanguageFamily:
 
         ``keep`` says that the same examples will come again (see ``token_log_lik``).
         """
-        batches = by_length(examples, self.training.batch_size, self._pad)
+        batches = self._by_length(examples, len(slots))
         return token_log_lik(self.experts, batches, slots, row_cap=self.row_cap, keep=keep)
 
     def start_gradient(self, experts: em.Experts) -> dict[str, Tensor]:
         """Return the gradient of the probe's mean loss with respect to B of the first expert."""
         self.experts.load(experts, range(_size(experts)))
         examples = (*self.data.probe, *self.data.top_up)
-        batches = by_length(examples, self.training.batch_size, self._pad)
+        batches = self._by_length(examples, 1)
         return b_gradient(self.experts, batches, row_cap=self.row_cap)
 
     @property

@@ -75,7 +75,8 @@ class Work:
     """What is done at once: ``rows`` token rows in one pass, ``trained`` of ``resident`` experts.
 
     ``value`` bytes of a weight or an activation; ``bits`` of a quantised weight, or 0; ``targets``
-    of the rows whose logits are needed; no expert is trained in a probe.
+    of the rows whose logits are needed; no expert is trained in a probe. ``packed`` is the width
+    of rows that hold several sequences, which need a mask; 0 where none do.
     """
 
     rows: int
@@ -87,6 +88,7 @@ class Work:
     checkpointed: bool = False
     on_gpu: bool = False
     targets: int | None = None
+    packed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def _kept(shape: Shape, work: Work) -> float:
 
     With checkpointing these are the inputs of all layers, and one layer in full.
     """
-    layer = _layer(shape, work.value)
+    layer = _layer(shape, work.value) + _apart(shape, work)
     if work.checkpointed:
         return shape.layers * shape.hidden * work.value + layer
     return shape.layers * layer
@@ -139,6 +141,13 @@ def _layer(shape: Shape, value: float) -> float:
     return 8 * shape.hidden + value * (attention + 4 * shape.inner + 2 * shape.hidden)
 
 
+def _apart(shape: Shape, work: Work) -> float:
+    """Return what a layer holds beside for packed rows: masks, keys and values for all heads."""
+    if not work.packed:
+        return 0.0
+    return work.packed * (1 + work.value) + 2 * work.value * (shape.hidden - shape.key_value)
+
+
 def _in_flight(shape: Shape, work: Work) -> float:
     """Return the bytes of gradients in the widest part of a layer: those of the gated MLP."""
     return work.value * (3 * shape.inner + 2 * shape.hidden)
@@ -146,7 +155,8 @@ def _in_flight(shape: Shape, work: Work) -> float:
 
 def _passing(shape: Shape, work: Work) -> float:
     """Return the bytes of a row that only passes through: the gated MLP and the residual."""
-    return work.value * (3 * shape.inner + 2 * shape.hidden) + 4 * shape.hidden
+    widest = work.value * (3 * shape.inner + 2 * shape.hidden) + 4 * shape.hidden
+    return widest + _apart(shape, work)
 
 
 def _linear(model: nn.Module) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedvemoe_app.data.batches import IGNORED
+from fedvemoe_app.data.batches import IGNORED, Batch
 from fedvemoe_app.errors import BaseModelError
 
 # Logits held at once, in float32 entries: 64 MiB on a CPU, 512 MiB on an accelerator.
@@ -73,6 +73,11 @@ def is_target(labels: Tensor) -> Tensor:
 def target_tokens(labels: Tensor) -> Tensor:
     """Return the N target tokens of ``labels`` [B, T], row by row."""
     return labels[:, 1:][is_target(labels)]
+
+
+def target_owners(batch: Batch) -> Tensor:
+    """Return the number [N] of the example that each target token of a batch belongs to."""
+    return batch.owners[:, 1:][is_target(batch.labels)]
 
 
 @torch.no_grad()

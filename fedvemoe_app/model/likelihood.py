@@ -11,7 +11,7 @@ from torch import Tensor
 from fedvemoe_app.data.batches import Batch
 from fedvemoe_app.model.advice import advice
 from fedvemoe_app.model.experts import Experts
-from fedvemoe_app.model.head import is_target, target_tokens
+from fedvemoe_app.model.head import target_owners, target_tokens
 
 
 def token_log_lik(
@@ -51,7 +51,7 @@ def token_log_lik(
             least=length,
             advice=partial(advice, experts, length, 0),
         )
-        counts = is_target(batch.labels).sum(dim=1).tolist()
+        counts = torch.bincount(target_owners(batch), minlength=len(batch.rows)).tolist()
         by_row.update(zip(batch.rows, torch.split(log_lik, counts), strict=True))
     ordered = [by_row[row] for row in sorted(by_row)]
     lengths = torch.tensor([len(tokens) for tokens in ordered], dtype=torch.long)
@@ -68,29 +68,26 @@ def _batch_log_lik(
     size = max(1, fit // group)
     groups = [slots[start : start + group] for start in range(0, len(slots), group)]
     blocks = [
-        _block(experts, batch, slice(first, first + size), groups, keep)
+        _block(experts, batch.part(slice(first, first + size)), groups, keep)
         for first in range(0, sequences, size)
     ]
     return torch.cat(blocks)
 
 
 @torch.no_grad()
-def _block(
-    experts: Experts, batch: Batch, rows: slice, groups: Sequence[Sequence[int]], keep: bool
-) -> Tensor:
-    """Return [N, m], float64 on the CPU, of some rows: one forward pass for each group of slots.
+def _block(experts: Experts, batch: Batch, groups: Sequence[Sequence[int]], keep: bool) -> Tensor:
+    """Return [N, m], float64 on the CPU: one forward pass for each group of slots.
 
     What the groups share, the layers below the first expert, is run for the first of them alone.
     """
     backbone, trunk = experts.backbone, experts.trunk
-    input_ids = batch.input_ids[rows].to(backbone.device)
-    labels = batch.labels[rows].to(backbone.device)
-    below = trunk.kept.get(input_ids) if trunk and keep else None
+    targets = target_tokens(batch.labels).to(backbone.device)
+    below = trunk.kept.get(batch) if trunk and keep else None
     columns = []
     for slots in groups:
-        with experts.hidden(slots, input_ids, labels, below) as hidden:
+        with experts.hidden(slots, batch, below) as hidden:
             below = experts.below
-            columns.append(backbone.head.token_log_lik(hidden, target_tokens(labels)).cpu())
+            columns.append(backbone.head.token_log_lik(hidden, targets).cpu())
     if trunk and keep and below is not None:
-        trunk.kept.put(input_ids, below)
+        trunk.kept.put(batch, below)
     return torch.cat(columns, dim=1)

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from fedvemoe_app.data.batches import Batch
+from fedvemoe_app.data.packing import passes
 from fedvemoe_app.em.mixture import token_posterior
 from fedvemoe_app.em.responsibilities import evidence
 from fedvemoe_app.model.experts import Experts
-from fedvemoe_app.model.head import Head, is_target, target_tokens
+from fedvemoe_app.model.head import Head, target_owners, target_tokens
 
 Posterior = Literal["token", "sequence"]
 
@@ -59,19 +60,15 @@ def accumulate(
     """
     backbone = experts.backbone
     weights = weights.to(backbone.device, torch.float64)
-    sequences, length = batch.input_ids.shape
-    size = max(1, row_cap // (length * len(slots)))
-    group = backbone.room.experts(length, len(slots))
     seen = nothing(experts, len(slots))
-    for first in range(0, sequences, size):
-        input_ids = batch.input_ids[first : first + size].to(backbone.device)
-        labels = batch.labels[first : first + size].to(backbone.device)
-        pieces = _Pieces(experts, input_ids, labels, tuple(slots))
-        rows = is_target(labels).nonzero()[:, 0] if posterior == "sequence" else None
+    for rows in passes(batch.widths, row_cap // len(slots)):
+        pieces = _Pieces(experts, batch.part(rows), tuple(slots))
+        drawn = pieces.owners if posterior == "sequence" else None
+        group = backbone.room.experts(pieces.batch.input_ids.shape[1], len(slots))
         if group < len(slots):
-            seen = seen + pieces.in_groups(group, weights, gamma, rows)
+            seen = seen + pieces.in_groups(group, weights, gamma, drawn)
         else:
-            seen = seen + pieces.together(weights, gamma, rows)
+            seen = seen + pieces.together(weights, gamma, drawn)
     return seen
 
 
@@ -80,9 +77,18 @@ class _Pieces:
     """Some sequences [B, T] under some experts: what goes through the base in one pass, or few."""
 
     experts: Experts
-    input_ids: Tensor
-    labels: Tensor
+    batch: Batch
     slots: tuple[int, ...]
+
+    @property
+    def targets(self) -> Tensor:
+        """The N target tokens."""
+        return target_tokens(self.batch.labels).to(self.experts.backbone.device)
+
+    @property
+    def owners(self) -> Tensor:
+        """The examples [N] that the target tokens belong to."""
+        return target_owners(self.batch).to(self.experts.backbone.device)
 
     @contextmanager
     def _hidden(self) -> Iterator[Tensor]:
@@ -90,7 +96,7 @@ class _Pieces:
         experts = self.experts
         with (
             experts.backbone.checkpointing(),
-            experts.hidden(self.slots, self.input_ids, self.labels) as hidden,
+            experts.hidden(self.slots, self.batch) as hidden,
         ):
             yield hidden
 
@@ -99,7 +105,7 @@ class _Pieces:
 
         ``rows`` [N] are the examples that tokens belong to, where an example has one expert.
         """
-        head, targets = self.experts.backbone.head, target_tokens(self.labels)
+        head, targets = self.experts.backbone.head, self.targets
         with self._hidden() as hidden:
             if rows is None:
                 return _backward(head, hidden, targets, _by_token(weights, gamma))
@@ -123,11 +129,11 @@ class _Pieces:
     def log_lik(self) -> Tensor:
         """Return log p_k(y_t) [N, m], float64 nats."""
         with self._hidden() as hidden:
-            return self.experts.backbone.head.token_log_lik(hidden, target_tokens(self.labels))
+            return self.experts.backbone.head.token_log_lik(hidden, self.targets)
 
     def given(self, posterior: Tensor) -> Sums:
         """Train with a ``posterior`` [N, m] that is known; the loss is not told."""
-        head, targets = self.experts.backbone.head, target_tokens(self.labels)
+        head, targets = self.experts.backbone.head, self.targets
         with self._hidden() as hidden:
             return _backward(head, hidden, targets, _as_known(posterior, posterior.new_zeros(())))
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from fedvemoe_app.data.batches import Batch
 from fedvemoe_app.errors import SettingError
 from fedvemoe_app.model.stacked_layers import Selection
 
@@ -43,13 +43,13 @@ class Kept:
         """Forget all states."""
         self._states.clear()
 
-    def get(self, input_ids: Tensor) -> Tensor | None:
-        """Return the states [B, T, H] of a text [B, T], or None."""
-        return self._states.get(_digest(input_ids))
+    def get(self, batch: Batch) -> Tensor | None:
+        """Return the states [B, T, H] of a batch's text, or None."""
+        return self._states.get(_digest(batch))
 
-    def put(self, input_ids: Tensor, states: Tensor) -> None:
+    def put(self, batch: Batch, states: Tensor) -> None:
         """Keep the states of a text, and let the oldest go where there are too many."""
-        self._states[_digest(input_ids)] = states
+        self._states[_digest(batch)] = states
         while sum(one.nbytes for one in self._states.values()) > MOST_KEPT:
             del self._states[next(iter(self._states))]
 
@@ -107,7 +107,8 @@ def _repeated(value: Any, *, rows: int, times: int) -> Any:
     return value
 
 
-def _digest(input_ids: Tensor) -> bytes:
-    text = input_ids.to("cpu", torch.int64).contiguous()
-    shape = repr(tuple(text.shape)).encode()
-    return hashlib.blake2b(shape + text.numpy().tobytes(), digest_size=16).digest()
+def _digest(batch: Batch) -> bytes:
+    """Tell texts apart: the same tokens are another text where other examples begin."""
+    shape = repr((tuple(batch.input_ids.shape), batch.lengths)).encode()
+    tokens = batch.input_ids.contiguous().numpy().tobytes()
+    return hashlib.blake2b(shape + tokens, digest_size=16).digest()

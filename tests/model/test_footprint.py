@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from fedvemoe_app.data.batches import collate
+from fedvemoe_app.data.batches import collate, lay_out
 from fedvemoe_app.model.footprint import Shape, Work, _kept, footprint
 from tests.model import tiny
 
@@ -25,7 +25,7 @@ SEVEN = {
 }
 
 
-def kept(experts, slots) -> int:
+def kept(experts, slots, batch=BATCH) -> int:
     """Return the bytes of all tensors that the forward pass keeps beside the parameters."""
     experts.train_factor("both", slots)
     model = experts.backbone.model
@@ -44,7 +44,7 @@ def kept(experts, slots) -> int:
     with (
         experts.backbone.checkpointing(),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        experts.hidden(slots, BATCH.input_ids, BATCH.labels),
+        experts.hidden(slots, batch),
     ):
         experts.freeze()
         return sum(found.values())
@@ -57,6 +57,21 @@ def test_what_is_kept_of_a_row_is_counted(kind, attach):
     work = Work(rows=2 * BATCH.input_ids.numel(), rank=4, resident=3, trained=2)
     computed = work.rows * _kept(Shape.of(experts.backbone.model), work)
     assert kept(experts, [0, 1]) == pytest.approx(computed, rel=0.25)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_what_packed_rows_keep_besides_is_counted(kind, attach):
+    """Goes red without the masks, which are a quarter of what comes on top, or the keys."""
+    experts = attach(kind)
+    tiny.randomise(experts)
+    long = [dataclasses.replace(row, ids=(*row.ids, *[1] * (30 - len(row.ids)))) for row in ROWS]
+    padded = collate(long, range(8), pad=tiny.EOS)
+    packed = lay_out(long, [[0, 1], [2, 3], [4, 5], [6, 7]], pad=tiny.EOS)
+    work = Work(rows=2 * padded.input_ids.numel(), rank=4, resident=3, trained=2)
+    shape = Shape.of(experts.backbone.model)
+    more = kept(experts, [0, 1], packed) - kept(experts, [0, 1], padded)
+    computed = _kept(shape, dataclasses.replace(work, packed=60)) - _kept(shape, work)
+    assert more == pytest.approx(work.rows * computed, rel=0.05)
 
 
 def test_checkpointing_keeps_the_inputs_of_layers_alone(attach, backbones):

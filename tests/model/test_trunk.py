@@ -83,10 +83,10 @@ def test_kept_states_change_nothing_and_save_the_lower_half(kind, attach):
 def test_the_oldest_states_go_where_there_are_too_many(attach, monkeypatch):
     experts = attach(layers="upper")
     probed(experts, keep=True)
-    each = [experts.trunk.kept.get(batch.input_ids).nbytes for batch in BATCHES]
+    each = [experts.trunk.kept.get(batch).nbytes for batch in BATCHES]
     monkeypatch.setattr(trunk, "MOST_KEPT", max(each))
     probed(experts, keep=True)
-    kept = [experts.trunk.kept.get(batch.input_ids) is not None for batch in BATCHES]
+    kept = [experts.trunk.kept.get(batch) is not None for batch in BATCHES]
     assert sum(kept) == 1
 
 
