@@ -65,7 +65,7 @@ def test_a_study_makes_its_runs_and_names_the_one_that_failed(
     make(plain)
     assert (plain.done, broken.done) == (True, False)
     console = Console(record=True, width=120)
-    monkeypatch.setattr(strategies, "Console", lambda: console)
+    monkeypatch.setattr(strategies, "Console", lambda **_: console)
     strategies.main(["small"], output=study, jobs=1)
     said = console.export_text()
     assert "1/1 small, broken, seed 0: FAILED" in said  # and what is done is not made again

@@ -202,8 +202,8 @@ def test_training_is_computed_for_the_experts_that_the_strategy_trains(words: li
 
 
 SMALLER = {
-    (): "use-8bit=true 7.3 GB, use-4bit=true 4.9 GB, gradient-checkpointing=true",
-    ("use-8bit=true",): "Needed with use-4bit=true use-8bit=false 4.9 GB, gradient-",
+    (): "use-8bit=true 7.5 GB, use-4bit=true 5.1 GB, gradient-checkpointing=true",
+    ("use-8bit=true",): "Needed with use-4bit=true use-8bit=false 5.1 GB, gradient-",
     ("use-4bit=true",): "Needed with gradient-checkpointing=true",
     ("use-4bit=true", "gradient-checkpointing=true"): "Needed with seq-len=",
 }

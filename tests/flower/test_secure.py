@@ -285,7 +285,7 @@ def loner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Silo, "assess", assess)
 
 
-@pytest.mark.parametrize("privacy", ["sim", "secagg"])
+@pytest.mark.parametrize("privacy", [pytest.param("sim", marks=pytest.mark.slow), "secagg"])
 def test_an_expert_of_fewer_than_c_min_is_not_summed(
     privacy: str,
     loner: None,

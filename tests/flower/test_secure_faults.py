@@ -206,7 +206,9 @@ VOID = {"train": (1, "upload"), "evaluate": (2, "upload"), "unmask": (2, "unmask
 """Which message of a step falls into round 1, and the phase of the protocol that is short."""
 
 
-@pytest.mark.parametrize("step", VOID)
+@pytest.mark.parametrize(
+    "step", ["train", pytest.param("evaluate", marks=pytest.mark.slow), "unmask"]
+)
 def test_a_run_with_a_void_sum_ends_as_one_without(
     step: str, settings: Callable[..., Settings]
 ) -> None:

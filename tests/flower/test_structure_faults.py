@@ -70,7 +70,7 @@ def test_masks_change_nothing_of_births(sim: Watched, make: Make) -> None:
     ("kind", "round_"),
     [
         ("train", BIRTH),
-        ("evaluate", BIRTH - 1),  # which counts who is dissatisfied
+        pytest.param("evaluate", BIRTH - 1, marks=pytest.mark.slow),  # counts the dissatisfied
         pytest.param("evaluate", BIRTH, marks=pytest.mark.slow),
     ],
 )
@@ -87,7 +87,10 @@ def test_a_void_sum_around_a_birth_is_had_again_and_leaves_no_trace(
     assert same(watch.bank(BIRTH + 1), sim[1].bank(BIRTH + 1))
 
 
-@pytest.mark.parametrize(("silo", "seeds"), [("silo-00", True), ("silo-03", False)])
+@pytest.mark.parametrize(
+    ("silo", "seeds"),
+    [pytest.param("silo-00", True, marks=pytest.mark.slow), ("silo-03", False)],
+)
 def test_a_seed_that_is_lost_leaves_no_crowd(
     silo: str, seeds: bool, sim: Watched, make: Make
 ) -> None:

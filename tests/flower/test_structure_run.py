@@ -222,7 +222,7 @@ def test_other_strategies_have_no_lifecycle(strategy: str, make: Make) -> None:
     assert run.events == []
 
 
-@pytest.mark.parametrize("slot", ["local", "tuned"])
+@pytest.mark.parametrize("slot", ["local", pytest.param("tuned", marks=pytest.mark.slow)])
 def test_a_private_slot_leaves_all_sums_as_they_are(slot: str, merged: Watched, make: Make) -> None:
     """It predicts beside the bank, and the bank never learns of it, full or with a candidate."""
     without, heard = merged
