@@ -32,7 +32,7 @@ class EmSettings:
     )
     probing: str = setting(
         "full",
-        "with successive, experts that cannot matter on a first quarter of the probe are asked no "
+        "with successive, experts that cannot matter on a first sixth of the probe are asked no "
         "further",
         choices=("full", "successive"),
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedvemoe_app.em.responsibilities import evidence, stack
 
-PART = 4
+PART = 6
 """Every so many examples one belongs to the first part."""
 ERRORS = 2.0
 """Standard errors, over examples, by which a ratio must be below one."""

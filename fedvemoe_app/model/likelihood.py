@@ -28,7 +28,7 @@ def token_log_lik(
     ----------
     row_cap
         Largest number of token rows (sequences x padded length x experts) of one forward
-        pass; a single longer sequence still goes through. Start at 2,000 on a CPU, at
+        pass; a single longer sequence still goes through. Start at 800 on a CPU, at
         16,000 on an accelerator.
     keep
         Whether the same text will come again: where experts share the lower layers, the
