@@ -86,7 +86,9 @@ def main(
     config = RunConfig.from_flat(gather(RunConfig, None, words))
     runs: dict[tuple[str, int], Federation] = {}
     variants = {
-        label: VARIANTS[label] for label in VARIANTS if label in {"full", *(only or VARIANTS)}
+        label: variant
+        for label, variant in VARIANTS.items()
+        if label in {"full", *(only or VARIANTS)}
     }
     found: dict[str, Any] = {"settings": words, "perplexity": {label: [] for label in variants}}
     for seed in range(seeds):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from statistics import mean, median
 
 import torch
@@ -27,9 +26,9 @@ def decisions(silos: Sequence[Sequence[Probe]], prior: Tensor) -> dict[str, dict
     ``silos`` are the full probes of each silo, round by round; ``prior`` is [K].
     """
     ideas: dict[str, Idea] = {
-        "every 2nd example": lambda probes, prior: (_part(probe, prior, 2) for probe in probes),
-        "every 4th example": lambda probes, prior: (_part(probe, prior, 4) for probe in probes),
-        **{f"successive, first 1 of {part}": partial(_successively, part=part) for part in PARTS},
+        "every 2nd example": _each(_part, 2),
+        "every 4th example": _each(_part, 4),
+        **{f"successive, first 1 of {part}": _each(_successive, part) for part in PARTS},
         "skipped by the last probe": _skipping,
     }
     return {idea: _compared(silos, prior, tried) for idea, tried in ideas.items()}
@@ -64,10 +63,9 @@ def _part(probe: Probe, prior: Tensor, every: int) -> tuple[Tensor, float]:
     return _dense(torch.cat(part), prior), len(part) / len(probe.lengths)
 
 
-def _successively(
-    probes: Sequence[Probe], prior: Tensor, part: int
-) -> Iterator[tuple[Tensor, float]]:
-    return (_successive(probe, prior, part) for probe in probes)
+def _each(judge: Callable[[Probe, Tensor, int], tuple[Tensor, float]], every: int) -> Idea:
+    """Return the idea that judges each probe by itself, by one of so many examples."""
+    return lambda probes, prior: (judge(probe, prior, every) for probe in probes)
 
 
 def _successive(probe: Probe, prior: Tensor, every: int) -> tuple[Tensor, float]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fedvemoe_app.errors import SettingError
-from fedvemoe_app.settings import Leaf, Value, leaves, require_known
+from fedvemoe_app.settings import Leaf, Value, by_key, require_known
 
 PATHS = (
     *("keyword-file", "assignment-file", "tasks-file", "local-baseline-json"),
@@ -26,7 +26,7 @@ def gather(tree: type, file: Path | None, words: Iterable[str]) -> dict[str, Val
         Where the file is missing, not TOML or holds what is no setting or no value of one, or a
         word is not key=value or not of the key's type.
     """
-    known = {leaf.key: leaf for leaf in leaves(tree)}
+    known = by_key(tree)
     flat = _checked(file, known) if file else {}
     for word in words:
         key, equals, text = word.partition("=")

@@ -110,14 +110,14 @@ def hyphenated(name: str) -> str:
 
 def read(tree: type[Tree], flat: Mapping[str, object]) -> Tree:
     """Build the tree from ``flat``; keys that are not given keep their defaults."""
-    known = _known(cast(type, tree))
+    known = by_key(cast(type, tree))
     require_known(flat, known)
     checked = {key: known[key].check(value) for key, value in flat.items()}
     return _build(tree, checked)
 
 
 @cache
-def _known(tree: type) -> dict[str, Leaf]:
+def by_key(tree: type) -> Mapping[str, Leaf]:
     """Return a tree's settings by key."""
     return {leaf.key: leaf for leaf in leaves(tree)}
 

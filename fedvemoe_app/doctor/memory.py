@@ -67,12 +67,13 @@ def _less(config: RunConfig, shape: Shape, on_gpu: bool) -> str:
         other = RunConfig.from_flat({**config.to_flat(), **change})
         return training_peak(other, shape, on_gpu=on_gpu).total
 
-    now = peak({})
-    helpful = [change for change in _changes(config) if peak(change) < now]
+    now = training_peak(config, shape, on_gpu=on_gpu).total
+    peaks = [(change, peak(change)) for change in _changes(config)]
+    helpful = [(change, need) for change, need in peaks if need < now]
     if not helpful:
         return "No other setting needs less"
-    each = ", ".join(f"{_words(config, change)} {gigabytes(peak(change))}" for change in helpful)
-    together = {key: value for change in helpful for key, value in change.items()}
+    each = ", ".join(f"{_words(config, change)} {gigabytes(need)}" for change, need in helpful)
+    together = {key: value for change, _ in helpful for key, value in change.items()}
     return f"Needed with {each}; with all of them {gigabytes(peak(together))}"
 
 
