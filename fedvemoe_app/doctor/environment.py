@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 
 from fedvemoe_app.config_groups.model import ModelSettings
 from fedvemoe_app.doctor.finding import Finding, failed, ok, warning
-from fedvemoe_app.model.backbone import gpus_here
+from fedvemoe_app.model.backbone import gpus_here, has_device
 
 PACKAGE = "fedvemoe"
 
@@ -51,13 +51,11 @@ def package(requirement: Requirement) -> Finding:
 def gpu(settings: ModelSettings) -> Finding:
     """Check that the device of the settings is there."""
     count = gpus_here()
-    if settings.device.startswith("cuda"):
-        index = int(settings.device.partition(":")[2] or 0)
-        if index >= count:
-            return failed(
-                f"device = {settings.device}, but torch {torch.__version__} sees {count} GPUs",
-                "install a CUDA build of torch and its driver (nvidia-smi), or set device=auto",
-            )
+    if not has_device(settings.device):
+        return failed(
+            f"device = {settings.device}, but torch {torch.__version__} sees {count} GPUs",
+            "install a CUDA build of torch and its driver (nvidia-smi), or set device=auto",
+        )
     if not count:
         return ok("no GPU; device = " + settings.device + " computes on the CPU")
     if settings.device == "cpu":

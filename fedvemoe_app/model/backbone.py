@@ -128,15 +128,18 @@ def gpus_here() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def has_device(device: str) -> bool:
+    """Whether this machine has a ``device``, which is auto, cpu, cuda or cuda:N."""
+    return not device.startswith("cuda") or int(device.partition(":")[2] or 0) < gpus_here()
+
+
 def require_device(device: str) -> None:
-    """Refuse a GPU that this machine does not have; ``device`` is auto, cpu, cuda or cuda:N."""
-    if device.startswith("cuda"):
-        found = gpus_here()
-        if int(device.partition(":")[2] or 0) >= found:
-            raise SettingError(
-                f'device = "{device}": torch sees {found} GPUs here; use auto or cpu, '
-                "and see fedvemoe doctor"
-            )
+    """Refuse a GPU that this machine does not have."""
+    if not has_device(device):
+        raise SettingError(
+            f'device = "{device}": torch sees {gpus_here()} GPUs here; use auto or cpu, '
+            "and see fedvemoe doctor"
+        )
 
 
 def _device_name(device: str) -> str:

@@ -57,14 +57,6 @@ def stepped(experts, start, batch, posterior="token", **options):
     )
 
 
-def assert_same_step(found, expected):
-    assert found.tokens == expected.tokens
-    assert found.loss == pytest.approx(expected.loss, rel=1e-5)
-    torch.testing.assert_close(found.mean_alpha, expected.mean_alpha, rtol=1e-5, atol=1e-6)
-    for name, delta in expected.delta.items():
-        assert tiny.relative_error(found.delta[name], delta) < 2e-5
-
-
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("layers", ["all", "upper"])
 @pytest.mark.parametrize("kind", tiny.KINDS)
@@ -98,8 +90,8 @@ def test_a_packed_step_is_the_padded_one(kind, layers, checkpointed, attach, bac
     experts = attach(dataclasses.replace(backbones[kind], checkpointed=checkpointed), layers=layers)
     start = tiny.randomise(experts)
     expected = stepped(experts, start, PADDED)
-    assert_same_step(stepped(experts, start, PACKED), expected)
-    assert_same_step(stepped(experts, start, PACKED, row_cap=70), expected)
+    tiny.assert_same_fit(stepped(experts, start, PACKED), expected, loss=1e-5)
+    tiny.assert_same_fit(stepped(experts, start, PACKED, row_cap=70), expected, loss=1e-5)
 
 
 @pytest.mark.parametrize("row_cap", [70, 10_000])
@@ -109,7 +101,7 @@ def test_an_example_still_draws_its_own_expert(row_cap, attach):
     start = tiny.randomise(experts)
     expected = stepped(experts, start, PADDED, posterior="sequence")
     found = stepped(experts, start, PACKED, posterior="sequence", row_cap=row_cap)
-    assert_same_step(found, expected)
+    tiny.assert_same_fit(found, expected, loss=1e-5)
 
 
 def test_the_start_gradient_is_the_same(attach):

@@ -78,14 +78,6 @@ def trained(experts, start, posterior="token", steps=3):
     )
 
 
-def assert_same(found, expected):
-    assert found.tokens == expected.tokens
-    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
-    torch.testing.assert_close(found.mean_alpha, expected.mean_alpha, rtol=1e-5, atol=1e-6)
-    for name, delta in expected.delta.items():
-        assert tiny.relative_error(found.delta[name], delta) < 2e-5
-
-
 def test_a_probe_is_the_same_in_passes_that_fit(experts):
     tiny.randomise(experts)
     expected = probed(experts)
@@ -108,7 +100,7 @@ def test_training_is_the_same_in_passes_that_fit(experts, rows, posterior, in_ba
     expected = trained(experts, start, posterior)
     with memory_for(experts, rows, in_backward=in_backward):
         found = trained(experts, start, posterior)
-    assert_same(found, expected)
+    tiny.assert_same_fit(found, expected, loss=1e-6)
     assert experts.backbone.room.most is not None
 
 
@@ -118,7 +110,7 @@ def test_experts_trained_one_after_another_are_those_trained_together(experts, p
     expected = trained(experts, start, posterior)
     experts.backbone.room.most = 1
     with memory_for(experts, LONGEST) as passes:
-        assert_same(trained(experts, start, posterior), expected)
+        tiny.assert_same_fit(trained(experts, start, posterior), expected, loss=1e-6)
     assert max(passes) <= LONGEST
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from peft import PeftModel
 from tokenizers import Tokenizer
@@ -26,6 +27,7 @@ from transformers import (
 
 from fedvemoe_app.data.batches import Example
 from fedvemoe_app.data.task import Instance
+from fedvemoe_app.em.family import Fit
 from fedvemoe_app.model.experts import Experts
 
 KINDS = ("llama", "qwen2", "gpt2")
@@ -136,3 +138,12 @@ def plain_gradient(model: PeftModel, loss: Tensor) -> dict[str, Tensor]:
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Return the largest deviation over the largest expected value."""
     return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+
+
+def assert_same_fit(found: Fit, expected: Fit, *, loss: float) -> None:
+    """Check that two trainings moved the experts alike; ``loss`` is the loss's relative error."""
+    assert found.tokens == expected.tokens
+    assert found.loss == pytest.approx(expected.loss, rel=loss)
+    torch.testing.assert_close(found.mean_alpha, expected.mean_alpha, rtol=1e-5, atol=1e-6)
+    for name, delta in expected.delta.items():
+        assert relative_error(found.delta[name], delta) < 2e-5
