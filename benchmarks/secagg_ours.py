@@ -17,6 +17,8 @@ from fedvemoe_app.secagg.transcript import Shown
 
 KAPPA = {32: 256.0, 16: 32.0}
 SEED = b"dither of a silo"
+FLOAT32 = 2.0**-22
+"""Relative error of numbers that were divided and summed up in single precision."""
 
 
 @dataclass
@@ -95,4 +97,5 @@ class OurRound:
             total = server.total()["vectors"]
         sample = slice(None, None, max(1, total.size // 1000))
         exact = self.vectors[sample].astype(np.float64) * len(server.silos)
-        assert (np.abs(total[sample] - exact) <= len(server.silos) * step).all()
+        error = np.abs(total[sample] - exact) - FLOAT32 * np.abs(exact)
+        assert (error <= len(server.silos) * step).all()

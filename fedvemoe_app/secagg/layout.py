@@ -21,7 +21,7 @@ from fedvemoe_app.secagg.codec import digest, pack
 from fedvemoe_app.secagg.errors import SecAggAbort, SecAggRefusal
 from fedvemoe_app.secagg.keys import derive
 from fedvemoe_app.secagg.masks import MASK_KEY_BYTES, Keystream, Words
-from fedvemoe_app.secagg.ring import STATISTICS_STEP, Ring, round_exact, round_stochastic
+from fedvemoe_app.secagg.ring import STATISTICS_STEP, Ring, round_exact, round_stochastic, scale
 
 Lane = Literal["tensors", "statistics"]
 Lanes = dict[Lane, Words]
@@ -91,10 +91,6 @@ class Layout:
         """Return a lane's number of words, canaries included."""
         return sum(field.size for field in self.fields if field.lane == lane) + len(CANARY)
 
-    def empty(self) -> Lanes:
-        """Return lanes of zeros, canaries too."""
-        return {lane: np.zeros(self.size(lane), self.ring_of(lane).dtype) for lane in self.lanes}
-
     def _placed(self, lane: Lane) -> Iterator[tuple[Field, int]]:
         """Yield a lane's fields, each with its first word."""
         start = 0
@@ -115,7 +111,7 @@ class Layout:
             field.name: field.shape for field in self.fields
         }:
             raise SecAggRefusal("arrays to be sent differ from the layout in names or shapes")
-        lanes = self.empty()
+        lanes = {lane: np.empty(self.size(lane), self.ring_of(lane).dtype) for lane in self.lanes}
         dither = Keystream(derive(dither_seed, digest("dither"), MASK_KEY_BYTES))
         for lane, words in lanes.items():
             for field, start in self._placed(lane):
@@ -137,17 +133,19 @@ class Layout:
         except SecAggRefusal as error:
             raise SecAggRefusal(f"{field.name}: {error}") from None
 
-    def decode(self, lanes: Lanes) -> dict[str, NDArray[np.float64]]:
-        """Return the sums by field, float64, of summed words without masks."""
+    def decode(self, lanes: Lanes) -> dict[str, NDArray[Any]]:
+        """Return the sums by field, of summed words without masks, which are used up.
+
+        Statistics are float64, tensors float32, whose words of 32 bits become them in place.
+        """
         found = {}
         for lane in self.lanes:
-            sums = self.ring_of(lane).signed(lanes[lane])
+            ring = self.ring_of(lane)
+            values = ring.values(lanes[lane])
             for field, start in self._placed(lane):
-                values = np.empty(field.size)
                 for part, step in field.parts(start):
-                    own = slice(part.start - start, part.stop - start)
-                    np.multiply(sums[part], step, out=values[own])
-                found[field.name] = values.reshape(field.shape)
+                    scale(ring.signed(lanes[lane])[part], step, values[part])
+                found[field.name] = values[start : start + field.size].reshape(field.shape)
         return found
 
     def check(self, lanes: Mapping[Lane, Words]) -> None:
@@ -163,7 +161,7 @@ class Accumulator:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.silos = 0
-        self.lanes = layout.empty()
+        self.lanes: Lanes = {}
 
     def add(self, upload: Lanes) -> None:
         """Add a silo's words; SecAggRefusal, with nothing added, if they do not fit."""
@@ -173,12 +171,15 @@ class Accumulator:
         for lane, words in upload.items():
             if self.silos:
                 np.add(self.lanes[lane], words, out=self.lanes[lane])
-            else:  # memory that was only promised is cheaper to write than to read first
-                self.lanes[lane][:] = words
+            else:
+                self.lanes[lane] = words.copy()
         self.silos += 1
 
-    def total(self) -> dict[str, NDArray[np.float64]]:
-        """Return the sums by field; SecAggAbort if the canaries say that masks did not cancel."""
+    def total(self) -> dict[str, NDArray[Any]]:
+        """End the sum; return it by field, statistics as float64 and tensors as float32.
+
+        SecAggAbort if the canaries say that masks did not cancel.
+        """
         expected = [self.silos * word for word in CANARY]
         for lane, words in self.lanes.items():
             if words[-len(CANARY) :].tolist() != expected:

@@ -67,6 +67,14 @@ class Ring:
         """Return the same memory as two's complement integers."""
         return words.view(f"<i{self.bits // 8}")
 
+    def values(self, words: Words) -> NDArray[Any]:
+        """Return memory for what ``words`` stand for: float64 for 64 bits, float32 for fewer.
+
+        It is that of the words where both have one size.
+        """
+        real = np.dtype(np.float64 if self.bits == 64 else np.float32)
+        return words.view(real) if real.itemsize == words.itemsize else np.empty(len(words), real)
+
     def step(self, rms: float, kappa: float) -> float:
         """Return the step at which ``kappa`` root mean squares are the largest value."""
         return kappa * rms / self.qmax
@@ -106,6 +114,16 @@ def _workspace(real: np.dtype[Any]) -> NDArray[Any]:
         _thread.memory = np.empty(2 * _CHUNK)
     memory: NDArray[Any] = _thread.memory
     return memory.view(real)[: 2 * _CHUNK].reshape(2, _CHUNK)
+
+
+def scale(words: NDArray[Any], step: float, out: NDArray[Any]) -> None:
+    """Write ``words`` [n], signed, times ``step`` to ``out``, which may be the same memory."""
+    products = _workspace(np.dtype(np.float64))[0]
+    for start in range(0, len(words), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        product = products[: len(words[part])]
+        np.multiply(words[part], step, out=product)
+        np.copyto(out[part], product, casting="same_kind")
 
 
 def _largest(values: NDArray[Any]) -> float:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fedvemoe_app.errors import RunError
@@ -171,7 +170,7 @@ class Server:
             raise SecAggRefusal("shares must be of survivors' seeds and dropouts' mask keys")
         self._shares[name] = fields
 
-    def total(self) -> dict[str, NDArray[np.float64]]:
+    def total(self) -> dict[str, NDArray[Any]]:
         """End the session; return the sums by field, over ``silos`` survivors."""
         self._end("unmask", self._shares, self.spec.threshold, "done")
         try:

@@ -47,7 +47,7 @@ def test_short_words_have_a_coarser_step_and_half_the_bytes() -> None:
     layout = layout_of(TEMPLATE, Ring(16, 4))
     (delta,) = (field for field in layout.fields if field.lane == "tensors")
     assert delta.steps == tuple(KAPPA[16] * 0.1 / Ring(16, 4).qmax for _ in range(2))
-    one, other = (found.empty()["tensors"].nbytes for found in (layout, LAYOUT))
+    one, other = (found.size("tensors") * found.ring.dtype.itemsize for found in (layout, LAYOUT))
     assert 2 * one == other
     assert most_bytes(layout) < most_bytes(LAYOUT)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,11 @@ def member(name: str, policy: Policy | None = None, roster: Roster = ROSTER) -> 
     return Member(IDENTITIES[name], roster, policy or Policy())
 
 
+def zeros(layout: Layout) -> Lanes:
+    """An upload of nothing, canaries included."""
+    return {lane: np.zeros(layout.size(lane), layout.ring_of(lane).dtype) for lane in layout.lanes}
+
+
 def silos(count: int, policy: Policy | None = None) -> dict[str, Client]:
     return {name: Client(member(name, policy)) for name in names(count)}
 
@@ -61,7 +67,7 @@ def layout_for(ring: Ring, step: float = 0.01, size: int = 10) -> Layout:
     )
 
 
-def arrays_for(index: int, size: int = 10) -> dict[str, NDArray[np.float64]]:
+def arrays_for(index: int, size: int = 10) -> dict[str, NDArray[Any]]:
     rng = np.random.default_rng(index)
     return {"delta": rng.standard_normal((2, size)), "mass": rng.random(3) * 100}
 
@@ -81,7 +87,7 @@ def uploads_of(layout: Layout, clients: Collection[str]) -> dict[str, Lanes]:
     }
 
 
-def simulated(layout: Layout, uploads: Mapping[str, Lanes]) -> dict[str, NDArray[np.float64]]:
+def simulated(layout: Layout, uploads: Mapping[str, Lanes]) -> dict[str, NDArray[Any]]:
     """The sum without masks: what privacy = sim computes."""
     sums = Accumulator(layout)
     for upload in uploads.values():
@@ -146,7 +152,7 @@ class Run:
 
     def unmask(
         self, shown: Shown, uploads: Mapping[str, Lanes], seen: Mapping[str, Shown] | None = None
-    ) -> dict[str, NDArray[np.float64]]:
+    ) -> dict[str, NDArray[Any]]:
         survivors = self.upload(shown, uploads, seen)
         if self.spec.confirm:
             for name in self.present("advertise", "share", "upload", "confirm"):
@@ -159,7 +165,7 @@ class Run:
 
 def complete(
     count: int, gone: Gone | None = None, **settings: object
-) -> tuple[Run, dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+) -> tuple[Run, dict[str, NDArray[Any]], dict[str, NDArray[np.float64]]]:
     """Run a session to its end; return it, its sums and the sums of the survivors without masks."""
     run = Run.of(count, gone, **settings)
     layout = layout_for(run.spec.ring)

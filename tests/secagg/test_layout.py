@@ -33,6 +33,21 @@ def test_a_sum_comes_back_within_a_step_per_silo() -> None:
     assert np.allclose(total["mass"], exact["mass"], rtol=0, atol=3 * 2.0**-25)
 
 
+@pytest.mark.parametrize(("bits", "in_place"), [(16, False), (32, True)])
+def test_a_sum_becomes_numbers_in_its_own_memory_where_they_fit(bits: int, in_place: bool) -> None:
+    """Of a bank that fills gigabytes the server holds the sum once; counts keep every digit."""
+    layout = layout_for(Ring(bits, 4), size=70_001)
+    sums = Accumulator(layout)
+    arrays = {**arrays_for(0, 70_001), "mass": np.array([1.0, 2.0**30 + 1, 3.0])}
+    for name in "ab":
+        sums.add(layout.encode(arrays, seed_of(name)))
+    words, total = sums.lanes["tensors"], sums.total()
+    assert np.shares_memory(total["delta"], words) == in_place
+    assert total["delta"].dtype == np.float32
+    assert np.abs(total["delta"] - 2 * arrays["delta"]).max() < 2 * 0.02 + 1e-6
+    assert total["mass"].tolist() == (2 * arrays["mass"]).tolist()
+
+
 def test_each_slot_has_its_own_step() -> None:
     layout = Layout((Field("x", (2, 1), "tensors", (1.0, 1e-3)),), RING)
     lanes = layout.encode({"x": np.array([[5.0], [5.0]])}, b"seed" * 4)

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from fedvemoe_app.secagg.layout import Field, Lanes, Layout
 from fedvemoe_app.secagg.masks import apply_masks
 from fedvemoe_app.secagg.transcript import adds, mask_stream
-from tests.secagg.consortium import Run, memory_of, names, seed_of, shown_for
+from tests.secagg.consortium import Run, memory_of, names, seed_of, shown_for, zeros
 
 SIZE = 20_000
 
@@ -90,11 +90,11 @@ def test_lanes_silos_and_sessions_have_masks_of_their_own() -> None:
         layout = Layout(
             (Field("x", (64,), "tensors"), Field("s", (32,), "statistics")), run.spec.ring
         )
-        zeros = {name: layout.empty() for name in run.clients}
-        for lanes in _masked(run, layout, zeros, {}).values():
+        nothing = {name: zeros(layout) for name in run.clients}
+        for lanes in _masked(run, layout, nothing, {}).values():
             found += [words.tobytes()[:4] for words in lanes.values()]
         run = Run.of(4)
-        for lanes in seen_by_server(run, layout, zeros).values():
+        for lanes in seen_by_server(run, layout, nothing).values():
             found += [words.tobytes()[:4] for words in lanes.values()]
     assert len(set(found)) == len(found) == 32
 
@@ -104,8 +104,8 @@ def test_a_dropped_silos_upload_stays_hidden_by_its_own_mask() -> None:
     run = Run.of(3)
     layout = Layout((Field("x", (SIZE,), "tensors"),), run.spec.ring)
     seeds: dict[str, bytes] = {}
-    zeros = {name: layout.empty() for name in run.clients}
-    masked = _masked(run, layout, zeros, seeds)
+    nothing = {name: zeros(layout) for name in run.clients}
+    masked = _masked(run, layout, nothing, seeds)
     total = sum((lanes["tensors"] for lanes in masked.values()), np.zeros(SIZE + 4, "<u4"))
     # All pair masks cancel in the sum of everybody, so what is left are the own masks.
     assert p_value(total) > 1e-7

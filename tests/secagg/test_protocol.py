@@ -146,7 +146,7 @@ def test_masked_sums_at_the_extremes_do_not_overflow() -> None:
             arrays = {"delta": np.full((2, 10), sign * 1e9), "mass": np.full(3, sign * 1e8)}
             uploads = {name: layout.encode(arrays, seed_of(name)) for name in run.clients}
             total = run.unmask(shown_for(layout), uploads)
-            expected = sign * count * run.spec.ring.qmax * np.array([0.01, 0.02])
+            expected = np.float32(sign * count * run.spec.ring.qmax * np.array([0.01, 0.02]))
             assert (total["delta"] == expected[:, None]).all()
             assert (total["mass"] == sign * count * 1e8).all()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
@@ -109,7 +109,7 @@ def get_own(content: RecordDict, part: str) -> bytes:
     return value
 
 
-def tensors_of(sums: Mapping[str, NDArray[np.float64]]) -> dict[str, Tensor]:
+def tensors_of(sums: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     """Return sums by name as tensors."""
     return {name: torch.from_numpy(array) for name, array in sums.items()}
 
