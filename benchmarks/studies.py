@@ -37,16 +37,16 @@ EMBEDDED: Settings = {
     "eval-every": 10,
     "probe-tokens": 500,
 }
+HOUSES = 4
+ROUNDS = 30
 LONG: Settings = {
-    "num-server-rounds": 36,
+    "num-server-rounds": ROUNDS,
     "local-steps": 10,
     "probe-tokens": 400,
-    "eval-every": 36,
+    "eval-every": ROUNDS,
     "private-slot": "off",
     "c-min": 1,
 }
-HOUSES = 4
-ROUNDS = 36
 
 
 @dataclass(frozen=True, slots=True)

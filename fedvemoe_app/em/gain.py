@@ -29,10 +29,6 @@ class Gain:
         """Say whether the gain is above ``threshold`` and above one standard error."""
         return self.nats > threshold and self.nats > self.error
 
-    def refuses(self, threshold: float) -> bool:
-        """Say whether the error is known, and the gain does not exceed ``threshold``."""
-        return math.isfinite(self.error) and not self.exceeds(threshold)
-
 
 def gain(better: Tensor, worse: Tensor, owners: Tensor) -> Gain:
     """Return the mean of ``better - worse`` [T] over tokens, with its error over examples."""

@@ -14,8 +14,14 @@ from torch import Tensor
 from fedvemoe_app.em.responsibilities import stack, support
 from fedvemoe_app.em.scores import worth
 
-SHARE = 0.5
-"""Prior mass of the private expert; with the prior worth ``tau`` tokens it hardly matters."""
+SHARE = 0.1
+"""Prior mass of the private expert: a bank that learned from many silos is the better guess.
+
+It matters where tokens do not tell the two apart.
+"""
+
+LEAD = 1e-4
+"""Nats per token by which it must lead the mixture, beside one standard error, to predict alone."""
 
 
 def beside(log_lik: Tensor, private: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:

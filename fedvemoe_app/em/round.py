@@ -18,7 +18,7 @@ from torch import Tensor
 from fedvemoe_app.em.family import Experts, Family, Fit, Probe
 from fedvemoe_app.em.gain import gain
 from fedvemoe_app.em.mixture import choose_share
-from fedvemoe_app.em.private import beside, predictive
+from fedvemoe_app.em.private import LEAD, beside, predictive
 from fedvemoe_app.em.responsibilities import Responsibilities, Rule, infer
 from fedvemoe_app.em.scores import cross_fitted, scored
 from fedvemoe_app.em.state import Bank
@@ -110,12 +110,13 @@ def _with_own(
 ) -> Belief:
     """Return the belief with the silo's own expert among those that predict.
 
-    It predicts alone where the mixture's cross-fitted gain over it is not above one standard
-    error: what sharing cannot show to be better on the probe must not make the silo worse.
+    It predicts alone where its gain over the cross-fitted mixture is above one standard error:
+    what the probe shows to be worse must not make the silo worse. In doubt the mixture predicts,
+    for an expert that was stopped on this very probe looks better on it than it is.
     """
     columns, prior = beside(probe.scored, own, prior)
     mixed = scored(columns, probe.owners, prior, tau=inference.tau)
-    if gain(mixed, columns[:, -1], probe.owners).refuses(0.0):
+    if gain(columns[:, -1], mixed, probe.owners).exceeds(LEAD):
         return replace(belief, predict=torch.zeros_like(belief.predict), share=1.0, private=1.0)
     found = predictive(columns, prior, floor=inference.predict_floor, tau=inference.tau)
     return replace(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedvemoe_app import seeds
 from fedvemoe_app.em.round import Belief, Inference, assess
+from fedvemoe_app.em.scores import scored
 from fedvemoe_app.em.state import Bank
 from tests.dice import Dice, bank_of, loaded, silos
 
@@ -28,6 +29,13 @@ def uneven() -> Tensor:
     return shared + torch.where(SILO.rolls == SILO.rolls[0], 1.5, -1.5)
 
 
+def doubtful(shift: float) -> Tensor:
+    """Return an own expert as good as the bank, but for what examples differ and ``shift``."""
+    probe = SILO.probe(BANK.experts, BANK.slots)
+    bank = scored(probe.scored, probe.owners, BANK.prior[torch.tensor(BANK.slots)])
+    return bank + torch.where(probe.owners % 4 < 2, 0.5, -0.5) + shift
+
+
 def predicting(private: Tensor | None, inference: Inference | None = None) -> Belief:
     return assess(SILO, BANK, inference or Inference(), private=private)[0]
 
@@ -44,12 +52,24 @@ def test_an_own_expert_weighs_what_it_is_worth() -> None:
     assert 0.0 < predicting(uneven()).private < 1.0
 
 
-def test_it_predicts_alone_where_the_mixture_shows_no_gain_over_it() -> None:
-    """What sharing cannot show to be better must not make a silo worse."""
-    for gain in (0.0, 0.01, 0.5):
-        belief = predicting(own(gain))
+def test_it_predicts_alone_where_the_mixture_is_shown_to_be_worse() -> None:
+    """What the probe shows to be worse must not make a silo worse."""
+    for better in (own(0.0), own(0.01), own(0.5), doubtful(0.2)):
+        belief = predicting(better)
         assert belief.private == belief.share == 1.0
         assert not belief.predict.any()
+
+
+def test_in_doubt_the_mixture_predicts() -> None:
+    """The own expert was stopped on this probe: a lead within the error is no evidence."""
+    assert 0.0 < predicting(doubtful(0.05)).private < 1.0
+
+
+def test_where_tokens_do_not_tell_the_bank_is_the_better_guess() -> None:
+    same = SILO.probe(BANK.experts, BANK.slots).log_lik[:, 0]
+    alike = bank_of(BANK.experts["faces"][:1])
+    belief, _ = assess(SILO, alike, Inference(), private=same)
+    assert belief.private < 0.2
 
 
 def test_a_useless_own_expert_changes_no_prediction() -> None:
