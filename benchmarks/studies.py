@@ -45,7 +45,6 @@ LONG: Settings = {
     "probe-tokens": 400,
     "eval-every": ROUNDS,
     "private-slot": "off",
-    "c-min": 1,
 }
 
 
