@@ -82,7 +82,7 @@ class Drawn:
 
     def asked(self, examples: Sequence[Example], arrange: Arrange) -> list[Batch]:
         """Return examples as probes and perplexity batch them."""
-        return by_length(examples, self.config.rounds.batch_size, PAD, arrange)
+        return by_length(examples, self.cap, PAD, arrange)
 
 
 def main(

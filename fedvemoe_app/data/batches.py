@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedvemoe_app.data.packing import Arrange, Rows, apart
+from fedvemoe_app.data.packing import Arrange, Rows, apart, passes
 from fedvemoe_app.data.prompts import answer, prompt
 from fedvemoe_app.data.task import Instance, Task
 
@@ -128,14 +128,15 @@ def lay_out(examples: Sequence[Example], rows: Rows, pad: int) -> Batch:
 
 
 def by_length(
-    examples: Sequence[Example], batch_size: int, pad: int, arrange: Arrange = apart
+    examples: Sequence[Example], most: int, pad: int, arrange: Arrange = apart
 ) -> list[Batch]:
-    """Return every example once, in batches of neighbours in length (for evaluation)."""
+    """Return every example once, in batches of neighbours in length (for evaluation).
+
+    A batch has at most ``most`` padded tokens; an example that is longer goes alone.
+    """
     order = sorted(range(len(examples)), key=lambda row: (len(examples[row].ids), row))
-    return [
-        _arranged(examples, order[start : start + batch_size], pad, arrange)
-        for start in range(0, len(order), batch_size)
-    ]
+    widths = [len(examples[number].ids) for number in order]
+    return [_arranged(examples, order[part], pad, arrange) for part in passes(widths, most)]
 
 
 def shuffled(

@@ -190,8 +190,8 @@ class LanguageFamily:
         return shuffled(examples, size, self._pad, rng, self._arrange(examples, m))
 
     def _by_length(self, examples: Sequence[Example], m: int) -> list[Batch]:
-        size = self.training.batch_size
-        return by_length(examples, size, self._pad, self._arrange(examples, m))
+        most = self.experts.backbone.room.cap(self.row_cap)
+        return by_length(examples, most, self._pad, self._arrange(examples, m))
 
     def _arrange(self, examples: Sequence[Example], m: int) -> Arrange:
         """Return how rows are shared out where ``m`` experts read them."""

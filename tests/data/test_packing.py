@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -130,9 +132,21 @@ def test_training_draws_the_same_examples_packed_or_not() -> None:
     assert sum(b.input_ids.numel() for _, b in pairs) < sum(b.input_ids.numel() for b, _ in pairs)
 
 
+@pytest.mark.parametrize("most", [1, 100, 500, 10_000])
+def test_evaluation_fills_passes_of_neighbours_in_length(most: int) -> None:
+    examples = [example(length) for length in drawn(4) * 3]
+    batches = by_length(examples, most, 0)
+    assert sorted(row for batch in batches for row in batch.rows) == list(range(len(examples)))
+    assert all(b.input_ids.numel() <= most or len(b.rows) == 1 for b in batches)
+    for one, other in pairwise(batches):
+        assert one.input_ids.shape[1] <= min(len(examples[row].ids) for row in other.rows)
+        width = min(len(examples[row].ids) for row in other.rows)
+        assert (len(one.rows) + 1) * width > most
+
+
 def test_evaluation_sees_every_example_once() -> None:
     examples = [example(length) for length in drawn(8) * 3]
-    batches = by_length(examples, 7, 0, Packing(attention=0.0, longest=300, budget=10_000))
+    batches = by_length(examples, 500, 0, Packing(attention=0.0, longest=300, budget=10_000))
     assert sorted(row for batch in batches for row in batch.rows) == list(range(len(examples)))
     tokens = torch.cat([batch.input_ids[batch.positions > 0] for batch in batches])
     assert len(tokens) == sum(len(one.ids) - 1 for one in examples)

@@ -84,7 +84,7 @@ def trained(experts: Experts, slots: list[int], weights: torch.Tensor, row_cap: 
 @BITS
 def test_a_probe_of_all_is_that_of_each(experts_on: Callable[..., Experts], bits: Bits) -> None:
     experts = experts_on(bits=bits)
-    batches = by_length(ROWS, 3, pad=tiny.EOS)
+    batches = by_length(ROWS, 36, pad=tiny.EOS)
     together, _ = token_log_lik(experts, batches, [0, 1, 2], row_cap=10_000)
     for slot in range(3):
         alone, _ = token_log_lik(experts, batches, [slot], row_cap=10_000)

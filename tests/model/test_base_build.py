@@ -165,7 +165,7 @@ def test_the_builtin_base_knows_its_public_part_and_not_the_houses_styles() -> N
     def nats(tasks: tuple[Task, ...]) -> float:
         examples = [encode(tokenizer, t, i, 64) for t in tasks for i in t.splits["train"][:40]]
         total, count = 0.0, 0
-        for batch in by_length(examples, 64, tokenizer.pad_token_id):
+        for batch in by_length(examples, 2000, tokenizer.pad_token_id):
             with torch.no_grad():
                 loss = model(input_ids=batch.input_ids, labels=batch.labels).loss
             targets = int((batch.labels[:, 1:] != -100).sum())

@@ -49,7 +49,7 @@ def sgd_step(experts, start):
 
 
 def probe(experts, rows, slots):
-    return token_log_lik(experts, by_length(rows, 5, pad=tiny.EOS), slots, row_cap=10_000)[0]
+    return token_log_lik(experts, by_length(rows, 100, pad=tiny.EOS), slots, row_cap=10_000)[0]
 
 
 def test_a_base_is_quantised_but_for_its_head(quantised):

@@ -56,7 +56,7 @@ def memory_for(experts, rows, *, in_backward=False) -> Iterator[list[int]]:
 
 
 def probed(experts):
-    batches = by_length(ROWS, 3, pad=tiny.EOS)
+    batches = by_length(ROWS, 36, pad=tiny.EOS)
     return token_log_lik(experts, batches, [0, 1, 2], row_cap=10_000)[0]
 
 
@@ -117,7 +117,7 @@ def test_experts_trained_one_after_another_are_those_trained_together(experts, p
 @pytest.mark.filterwarnings("ignore:Full backward hook")
 def test_the_start_gradient_is_the_same_in_passes_that_fit(experts):
     tiny.randomise(experts)
-    batches = by_length(ROWS, 3, pad=tiny.EOS)
+    batches = by_length(ROWS, 36, pad=tiny.EOS)
     expected = b_gradient(experts, batches)
     with memory_for(experts, LONGEST, in_backward=True):
         found = b_gradient(experts, batches)

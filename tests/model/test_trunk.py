@@ -17,7 +17,7 @@ from fedvemoe_app.model.training import fit
 from tests.model import tiny
 
 ROWS = tiny.examples(6)
-BATCHES = by_length(ROWS, 3, pad=tiny.EOS)
+BATCHES = by_length(ROWS, 36, pad=tiny.EOS)
 WEIGHTS = torch.tensor([0.7, 0.3])
 
 
