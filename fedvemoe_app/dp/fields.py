@@ -25,7 +25,7 @@ BOUNDS = {
     "displaced": Bound(1.0, positive=True),  # the same mass, by where it would go
     "score": Bound(8.0),  # nats per token
     "gain": Bound(1.0),  # nats per token
-    "gain_squared": Bound(1.0, positive=True),
+    "gain_variance": Bound(1.0, positive=True),
     "weight": Bound(1.0, positive=True),  # with silo-weight = equal they sum to one
     "silo_weight": Bound(2.0, positive=True),
 }

@@ -7,11 +7,13 @@ ways round; without this each score carries an optimism of about (K - 1) / (2 T)
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fedvemoe_app.em.gain import standard_error
 from fedvemoe_app.em.responsibilities import evidence, stack
 
 
@@ -20,13 +22,15 @@ class Scores:
     """One silo's scores, in nats per probe token.
 
     ``tokens [T]`` are log sum_k r_k p_k, the weights of each inferred on the other half; ``total``
-    is their mean F; ``gain [K]`` is F minus F without expert k; ``displaced [K, K]`` in row k is
-    the weight that each other expert takes on when k is removed.
+    is their mean F; ``gain [K]`` is F minus F without expert k, and ``variance [K]`` the square of
+    its standard error over examples; ``displaced [K, K]`` in row k is the weight that each other
+    expert takes on when k is removed.
     """
 
     tokens: Tensor
     total: float
     gain: Tensor
+    variance: Tensor
     displaced: Tensor
 
 
@@ -39,16 +43,17 @@ def cross_fitted(log_lik: Tensor, owners: Tensor, prior: Tensor, *, tau: float =
     """
     tokens = scored(log_lik, owners, prior, tau=tau)
     total = _mean(tokens)
-    gain = torch.zeros_like(prior)
+    gain, variance = torch.zeros_like(prior), torch.zeros_like(prior)
     displaced = torch.zeros(len(prior), len(prior), dtype=prior.dtype)
     full = stack(log_lik, prior, tau=tau)
     for k in range(len(prior)):
         rest = without(prior, k)
         if rest is None:
             continue
-        gain[k] = total - _mean(scored(log_lik, owners, rest, tau=tau))
+        lost = tokens - scored(log_lik, owners, rest, tau=tau)
+        gain[k], variance[k] = _mean(lost), _variance(lost, owners)
         displaced[k] = (stack(log_lik, rest, tau=tau) - full).clamp(min=0.0)
-    return Scores(tokens, total, gain, displaced)
+    return Scores(tokens, total, gain, variance, displaced)
 
 
 def scored(log_lik: Tensor, owners: Tensor, prior: Tensor, *, tau: float = 1.0) -> Tensor:
@@ -68,6 +73,12 @@ def worth(log_lik: Tensor, owners: Tensor, prior: Tensor, k: int, *, tau: float 
         return 0.0
     whole = scored(log_lik, owners, prior, tau=tau)
     return _mean(whole) - _mean(scored(log_lik, owners, rest, tau=tau))
+
+
+def _variance(tokens: Tensor, owners: Tensor) -> float:
+    """Return the squared standard error of the mean; of one example, which has none, its square."""
+    error = standard_error(tokens, owners)
+    return error**2 if math.isfinite(error) else _mean(tokens) ** 2
 
 
 def _mean(tokens: Tensor) -> float:

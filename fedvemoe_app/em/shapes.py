@@ -13,7 +13,7 @@ Shapes = dict[str, tuple[int, ...]]
 def assessment_shapes(experts: int) -> Shapes:
     """Return the shapes of ``Assessment.arrays()`` for a bank of ``experts`` living experts."""
     scalars = ("silos", "tokens", "score")
-    per_expert = ("mass", "contributors", "gain", "gain_squared")
+    per_expert = ("mass", "contributors", "gain", "gain_variance")
     return {
         **dict.fromkeys(scalars, ()),
         **dict.fromkeys(per_expert, (experts,)),

@@ -55,8 +55,8 @@ class Assessment(Sums):
 
     ``silos []`` how many; ``tokens []`` probe tokens; ``score []`` F_i, nats per token summed over
     silos; ``mass [K]`` r_ik; ``contributors [K]`` silos that will train k; ``gain [K]`` and
-    ``gain_squared [K]`` the leave-one-out worth D_k and its square; ``displaced [K, K]`` mass
-    that moves from k to j when k goes.
+    ``gain_variance [K]`` the leave-one-out worth D_k and its squared standard error;
+    ``displaced [K, K]`` mass that moves from k to j when k goes.
     """
 
     silos: Tensor
@@ -65,7 +65,7 @@ class Assessment(Sums):
     mass: Tensor
     contributors: Tensor
     gain: Tensor
-    gain_squared: Tensor
+    gain_variance: Tensor
     displaced: Tensor
 
 
@@ -82,7 +82,7 @@ def assessment(found: Responsibilities, scores: Scores, tokens: int, alive: Tens
         mass=spread(found.dense, slots, size),
         contributors=spread((found.train > 0).to(torch.float64), slots, size),
         gain=spread(scores.gain, slots, size),
-        gain_squared=spread(scores.gain**2, slots, size),
+        gain_variance=spread(scores.variance, slots, size),
         displaced=displaced,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -37,12 +38,18 @@ def bank(*living: int, size: int = 5) -> Bank:
     return Bank(experts, alive, prior / prior.sum())
 
 
-def assessed(*gain: float, displaced: Tensor | None = None, silos: int = SILOS) -> Assessment:
+def assessed(
+    *gain: float,
+    displaced: Tensor | None = None,
+    silos: int = SILOS,
+    error: Sequence[float] | None = None,
+) -> Assessment:
     m = len(gain)
     away = displaced if displaced is not None else torch.ones(m, m).double() - torch.eye(m)
     one, many = tensor(1.0)[0], torch.full((m,), 6.0).double()
     count = tensor(float(silos))[0]
-    return Assessment(count, one, -2.0 * count, many, many, tensor(*gain), one, away)
+    certain = torch.zeros(m, dtype=torch.float64) if error is None else tensor(*error) ** 2
+    return Assessment(count, one, -2.0 * count, many, many, tensor(*gain), certain, away)
 
 
 def unrest(
@@ -109,6 +116,27 @@ def test_an_expert_worth_too_little_for_long_enough_goes() -> None:
     assert (event.kind, event.slots) == ("prune", (2,))
     assert event.numbers["worth"] == pytest.approx(0.01)
     assert "0.010" in event.why
+
+
+@pytest.mark.parametrize(("error", "goes"), [(0.02, False), (0.03, True)])
+def test_what_an_expert_is_worth_must_be_more_than_its_error(error: float, goes: bool) -> None:
+    """One that smooths another's answers is worth a little, by chance or not: no reason to stay."""
+    server = Server(bank(0, 2, 3))
+    for _ in range(5):
+        server.train()
+        server.assess(assessed(1.0, 0.05, 1.0, error=(0.1, error, 0.1)))
+    server.train()
+    assert server.bank.slots == ([0, 3] if goes else [0, 2, 3])
+    assert [event.numbers["price"] for event in server.events] == [pytest.approx(0.06)] * goes
+
+
+def test_worth_and_error_are_scaled_to_all_silos() -> None:
+    """Half the silos answer: they must not make an expert look worth half, nor surer of it."""
+    server = Server(bank(0, 2, 3))
+    server.train()
+    server.assess(assessed(1.0, 0.05, 1.0, error=(0.1, 0.03, 0.1), silos=SILOS // 2))
+    assert float(server.state.worth[2]) == pytest.approx(0.1)
+    assert float(server.state.price[2]) == pytest.approx(0.12)
 
 
 def test_the_mass_of_a_pruned_expert_goes_where_its_silos_go() -> None:

@@ -83,7 +83,7 @@ def test_relabelling_slots_permutes_everything() -> None:
         assert belief.share == belief_too.share
         assert_close(belief.predict[order], belief_too.predict)
         assert_close(belief.train[order], belief_too.train)
-        for name in ("mass", "contributors", "gain", "gain_squared"):
+        for name in ("mass", "contributors", "gain", "gain_variance"):
             assert_close(sums.arrays()[name][order], sums_too.arrays()[name])
         assert_close(sums.displaced[order][:, order], sums_too.displaced)
         assert_close(sums.score, sums_too.score)

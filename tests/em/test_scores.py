@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from fedvemoe_app import seeds
+from fedvemoe_app.em.gain import standard_error
 from fedvemoe_app.em.responsibilities import stack
-from fedvemoe_app.em.scores import cross_fitted
+from fedvemoe_app.em.scores import cross_fitted, scored, without
 
 OWNERS = torch.arange(400) // 10
 PRIOR = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
@@ -51,6 +52,18 @@ def test_score_and_gain_are_those_of_a_refit_without_the_expert() -> None:
         expected = scores.total - brute_force(log_lik[:, rest], PRIOR[rest], 2.0)
         assert float(scores.gain[k]) == pytest.approx(expected, abs=1e-9)
     assert scores.gain[:3].min() > 0.01
+
+
+def test_the_error_of_a_gain_is_that_of_its_mean_over_examples() -> None:
+    log_lik = probe(0)
+    scores = cross_fitted(log_lik, OWNERS, PRIOR)
+    for k in range(4):
+        rest = without(PRIOR, k)
+        assert rest is not None
+        lost = scores.tokens - scored(log_lik, OWNERS, rest)
+        assert float(scores.variance[k]) == pytest.approx(standard_error(lost, OWNERS) ** 2)
+    one = cross_fitted(log_lik[:10], OWNERS[:10], PRIOR)
+    assert torch.allclose(one.variance, one.gain**2)
 
 
 def test_weights_are_never_scored_on_the_tokens_that_chose_them() -> None:

@@ -80,7 +80,7 @@ def test_the_only_other_thing_said_is_a_name(aggregate: tuple[Run, Replies]) -> 
 SUMS = {
     "evaluate": {
         *("silos", "tokens", "score", "mass", "contributors"),
-        *("gain", "gain_squared", "displaced", "scores", "ppl_histogram"),
+        *("gain", "gain_variance", "displaced", "scores", "ppl_histogram"),
         *("transfer", "transfer_histogram"),
         *("unhappy", "shared", "edge", "merged"),
     },

@@ -62,13 +62,16 @@ def _seen(
     gain = _over_slots(total.gain * scale, bank)
     old = torch.where(state.worth.isnan(), gain, state.worth)
     worth = torch.where(living, (1 - rules.memory) * old + rules.memory * gain, torch.nan)
-    below = torch.where(living & (worth < rules.prune_worth), state.below + 1, 0.0)
+    error = _over_slots(total.gain_variance.clamp(min=0.0).sqrt() * scale, bank)
+    price = (rules.certainty * error).clamp(min=rules.prune_worth)
+    below = torch.where(living & (worth < price), state.below + 1, 0.0)
     edge = float(unrest.edge) * scale
     average = edge if state.age[state.trial] == 0 else rules.averaged(state.edge, edge)
     return replace(
         state,
         age=torch.where(living, state.age + 1, 0.0),
         worth=worth,
+        price=price,
         below=below,
         edge=0.0 if state.trial == NONE else average,
         rising=state.trial != NONE and edge > average,

@@ -82,9 +82,9 @@ def _end(state: Lifecycle, moved: Bank, rules: Rules) -> tuple[Lifecycle, Bank, 
     """Close a slot: of an expert that failed its trial, is worth too little, or was merged."""
     slot, closing = state.slot, state.plan == "close"
     worth = state.edge if closing else float(state.worth[slot])
-    price = rules.birth_worth if closing else rules.prune_worth
+    price = rules.birth_worth if closing else float(state.price[slot])
     after = " after its trial" if closing else ""
-    why = f"expert {slot} is worth {worth:.3f}{after}, less than {price}"
+    why = f"expert {slot} is worth {worth:.3f}{after}, less than {price:.3g}"
     event = Event("close" if closing else "prune", (slot,), why, {"worth": worth, "price": price})
     bank = moved.without(slot, state.shares)
     if closing:

@@ -26,6 +26,8 @@ class Rules:
     trial_rounds, patience, cool_down, warm_up
         Rounds that a trial lasts, that an expert must be worth too little, between two events,
         and before the first.
+    certainty
+        Standard errors (over the probes' examples) below which an old expert's worth is none.
     merge_share, entangled
         Share of a closing expert's mass that one other must take for a merge; and likeness in
         use (cosine over silos) from which two experts are tried as one though each has its worth.
@@ -41,6 +43,7 @@ class Rules:
     regret_threshold: float = 0.01
     birth_worth: float = 0.05
     prune_worth: float = 0.02
+    certainty: float = 2.0
     trial_rounds: int = 4
     patience: int = 3
     cool_down: int = 3
