@@ -82,6 +82,9 @@ def main(
 ) -> None:
     """Measure what probing less does to responsibilities, seconds and perplexity."""
     console = Console()
+    for label in only or []:
+        if label not in VARIANTS:
+            raise typer.BadParameter(f"--only {label}: choose of {'; '.join(VARIANTS)}")
     words = [*SETTINGS, *(settings or [])]
     config = RunConfig.from_flat(gather(RunConfig, None, words))
     runs: dict[tuple[str, int], Federation] = {}

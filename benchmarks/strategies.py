@@ -58,6 +58,10 @@ def main(
             raise typer.BadParameter(f"{name} is none of {', '.join(STUDIES)}")
         if STUDIES[name].real_tasks and not (bank and base):
             raise typer.BadParameter(f"{name} needs --bank and --base")
+    labels = {label for name in studies for label in STUDIES[name].variants}
+    for label in only or []:
+        if label not in labels:
+            raise typer.BadParameter(f"--only {label}: choose of {'; '.join(sorted(labels))}")
     planned = [
         job
         for name in studies

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import get_args
 
 import pytest
@@ -12,7 +13,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks import habits, one_run, outcomes, strategies, studies
+from benchmarks import habits, less_work, one_run, outcomes, strategies, studies
 from benchmarks.studies import STUDIES, Away, Study
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.assign import silo_name
@@ -26,6 +27,16 @@ from tests.report.synthetic import make_run
 
 TINY: Settings = {"num-server-rounds": 2, "local-steps": 1, "eval-examples": 1, "c-min": 1}
 TINY |= {"generate-examples": 0, "probe-tokens": 20, "eval-every": 1}
+
+
+@pytest.mark.parametrize("module", [strategies, less_work])
+def test_a_label_that_there_is_not_is_named(module: ModuleType) -> None:
+    app = typer.Typer()
+    app.command()(module.main)
+    words = ["size"] if module is strategies else []
+    found = CliRunner().invoke(app, [*words, "--only", "k-init 2"])
+    assert found.exit_code == 2
+    assert "k-init 2: choose of" in found.output
 
 
 @pytest.fixture
