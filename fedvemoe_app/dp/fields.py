@@ -25,7 +25,6 @@ BOUNDS = {
     "displaced": Bound(1.0, positive=True),  # the same mass, by where it would go
     "score": Bound(8.0),  # nats per token
     "gain": Bound(1.0),  # nats per token
-    "gain_variance": Bound(1.0, positive=True),
     "weight": Bound(1.0, positive=True),  # with silo-weight = equal they sum to one
     "silo_weight": Bound(2.0, positive=True),
 }
@@ -33,8 +32,8 @@ BOUNDS = {
 PUBLIC = ("silos",)
 """Ones that silos send whatever they hold: who takes part is no secret."""
 
-WITHHELD = ("tokens", "loss", "squares")
-"""For the journal and for scales alone: sent as zeros, so that the others need less noise."""
+WITHHELD = ("tokens", "loss", "squares", "gain_variance")
+"""For journal, scales and caution alone: sent as zeros, so that the others need less noise."""
 
 EVALUATION = ("scores", "ppl_histogram")
 """Leave exact where ``dp-evaluation`` consents to it."""
