@@ -12,6 +12,7 @@ from fedvemoe_app.doctor.finding import GIGABYTE, Finding, failed, gigabytes, ok
 from fedvemoe_app.model.backbone import Backbone
 from fedvemoe_app.model.family import default_row_cap
 from fedvemoe_app.model.footprint import Footprint, Shape, Work, footprint
+from fedvemoe_app.model.quantisation import saved_bits
 from fedvemoe_app.settings import Value
 from fedvemoe_app.strategies.registry import settle
 from fedvemoe_app.terms import slots_of, trained_of
@@ -26,6 +27,8 @@ def memory(config: RunConfig, found: Backbone | None) -> Finding:
     if found is None:
         return ok(f"{place}: {free / GIGABYTE:.1f} GB free, the base needs little")
     shape, on_gpu = Shape.of(found.model), place != "memory"
+    saved = saved_bits(found.model.config)
+    config = _in_bits(config, saved) if saved else config
     peak = training_peak(config, shape, on_gpu=on_gpu)
     what = (
         f"{place}: {free / GIGABYTE:.1f} GB free; computed for training: {gigabytes(peak.total)}, "
@@ -34,7 +37,7 @@ def memory(config: RunConfig, found: Backbone | None) -> Finding:
     )
     if peak.total <= free:
         return ok(what)
-    less = _less(config, shape, on_gpu)
+    less = _less(config, shape, on_gpu, fixed=bool(saved))
     if peak.weights > free:
         return failed(what, f"free some, or take a smaller model-name. {less}")
     return warning(what, f"passes shrink by themselves where they do not fit. {less}")
@@ -60,15 +63,24 @@ def training_peak(config: RunConfig, shape: Shape, *, on_gpu: bool) -> Footprint
     return footprint(shape, work)
 
 
-def _less(config: RunConfig, shape: Shape, on_gpu: bool) -> str:
-    """Say what other settings would need: each that helps, and all of these together."""
+def _in_bits(config: RunConfig, bits: int) -> RunConfig:
+    """Return the settings under which a base that was saved in ``bits`` is what it is."""
+    ways = {"use-4bit": bits == 4, "use-8bit": bits == 8}
+    return RunConfig.from_flat({**config.to_flat(), **ways})
+
+
+def _less(config: RunConfig, shape: Shape, on_gpu: bool, *, fixed: bool) -> str:
+    """Say what other settings would need: each that helps, and all of these together.
+
+    ``fixed``: the base was saved in few bits, and cannot be had in fewer.
+    """
 
     def peak(change: Change) -> float:
         other = RunConfig.from_flat({**config.to_flat(), **change})
         return training_peak(other, shape, on_gpu=on_gpu).total
 
     now = training_peak(config, shape, on_gpu=on_gpu).total
-    peaks = [(change, peak(change)) for change in _changes(config)]
+    peaks = [(change, peak(change)) for change in _changes(config, fixed)]
     helpful = [(change, need) for change, need in peaks if need < now]
     if not helpful:
         return "No other setting needs less"
@@ -77,11 +89,11 @@ def _less(config: RunConfig, shape: Shape, on_gpu: bool) -> str:
     return f"Needed with {each}; with all of them {gigabytes(peak(together))}"
 
 
-def _changes(config: RunConfig) -> Iterator[Change]:
+def _changes(config: RunConfig, fixed: bool) -> Iterator[Change]:
     """Yield settings under which less may be needed; of two ways to quantise the smaller last."""
     if not config.model.bits:
         yield {"use-8bit": True}
-    if config.model.bits != 4:
+    if config.model.bits != 4 and not fixed:
         yield {"use-4bit": True, "use-8bit": False}
     if not config.model.gradient_checkpointing:
         yield {"gradient-checkpointing": True}

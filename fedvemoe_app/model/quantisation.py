@@ -26,6 +26,16 @@ def bits_of(model: Any) -> Bits:
     return 8 if getattr(model, "is_loaded_in_8bit", False) else 0
 
 
+def saved_bits(config: Any) -> Bits:
+    """Return in how many bits a base was saved, by its ``config``; loading it keeps them."""
+    saved = getattr(config, "quantization_config", None) or {}
+    if not isinstance(saved, dict):
+        saved = saved.to_dict()
+    if saved.get("load_in_4bit"):
+        return 4
+    return 8 if saved.get("load_in_8bit") else 0
+
+
 def loading(bits: Bits, dtype: torch.dtype) -> BitsAndBytesConfig:
     """Return how to load a base in so many bits; BaseModelError where bitsandbytes is absent."""
     if find_spec("bitsandbytes") is None:

@@ -228,6 +228,30 @@ def test_what_would_need_less_is_said_with_its_numbers(
     assert max(needed) < float(re.findall(r"training: ([\d.]+) GB", row)[0])
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_base_that_was_saved_in_few_bits_is_computed_in_them(
+    bits: int, words: list[str], small_base: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    free = type("M", (), {"available": 1e6})()
+    monkeypatch.setattr(MEMORY + "psutil.virtual_memory", lambda: free)
+    wide = json.loads((small_base / "config.json").read_text())
+    wide |= {"hidden_size": 4096, "intermediate_size": 16384, "num_hidden_layers": 24}
+    found = []
+    for name, saved in ({"whole": {}, "saved": {"quant_method": "bitsandbytes"}}).items():
+        base = shutil.copytree(small_base, tmp_path / name)
+        own = {"quantization_config": {**saved, f"load_in_{bits}bit": True}} if saved else {}
+        (base / "config.json").write_text(json.dumps({**wide, **own}))
+        given = [] if saved else [f"use-{bits}bit=true"]
+        result = call(*words, f"model-name={base}", "dtype=bfloat16", "device=cpu", *given)
+        (row,) = rows(result, "FAILED")
+        found.append(row)
+    asked, taken = found
+    weights = [re.findall(r"weights ([\d.]+) GB", row) for row in found]
+    assert weights[0] == weights[1]
+    assert "use-4bit=true" not in taken
+    assert ("use-4bit=true" in asked) == (bits == 8)
+
+
 def test_weights_that_are_cut_short_fail(
     words: list[str], small_base: Path, tmp_path: Path
 ) -> None:
