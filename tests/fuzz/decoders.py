@@ -44,6 +44,7 @@ from tests.secagg.consortium import (
     member,
     shown_for,
     uploads_of,
+    zeros,
 )
 
 Clean = (FedVemoeError,)
@@ -101,7 +102,7 @@ def notice(content: RecordDict) -> None:
 
 
 def lanes(content: RecordDict) -> None:
-    words.put_lanes(content, small_layout().empty())
+    words.put_lanes(content, zeros(small_layout()))
 
 
 def own(content: RecordDict) -> None:
