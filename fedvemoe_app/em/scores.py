@@ -50,8 +50,8 @@ def cross_fitted(log_lik: Tensor, owners: Tensor, prior: Tensor, *, tau: float =
         rest = without(prior, k)
         if rest is None:
             continue
-        lost = tokens - scored(log_lik, owners, rest, tau=tau)
-        gain[k], variance[k] = _mean(lost), _variance(lost, owners)
+        others = scored(log_lik, owners, rest, tau=tau)
+        gain[k], variance[k] = total - _mean(others), _variance(tokens - others, owners)
         displaced[k] = (stack(log_lik, rest, tau=tau) - full).clamp(min=0.0)
     return Scores(tokens, total, gain, variance, displaced)
 
