@@ -144,7 +144,9 @@ def _due(
     """
     if len(bank.slots) < 2:
         return None
-    relied = unrest.shared.diagonal() / total.mass.clamp(min=1e-12)  # weight by those who use it
+    relied = unrest.shared.diagonal() / total.mass.clamp(
+        min=1e-12
+    )  # mean weight by those who use it
     idle = (state.learned == 0) & (_over_slots(relied, bank) < RELIES)
     due = bank.alive & (state.age > rules.trial_rounds) & (idle | (state.below >= rules.patience))
     if not bool(due.any()):
