@@ -67,13 +67,6 @@ def seeded(number: int, weight: float = 4.0) -> Seeds:
     return Seeds(tensor(number)[0], tensor(weight)[0], change)
 
 
-def heard(held: Bank, idle: Sequence[int] = ()) -> Wishes:
-    """Wishes of three silos for every living expert, but for those that nobody may train."""
-    wishing = tensor(*(0.0 if slot in idle else 3.0 for slot in held.slots))
-    wishes = torch.ones(len(held.slots), RULES.sketch_size).double() * wishing.unsqueeze(1)
-    return Wishes(wishing, wishes, wishes)
-
-
 class Server:
     """Plays rounds of given sums."""
 
@@ -82,12 +75,10 @@ class Server:
         self.state = Lifecycle.start(len(start.alive), rules)
         self.events: list[Event] = []
 
-    def train(
-        self, seeds_: Seeds | None = None, moved: Bank | None = None, idle: Sequence[int] = ()
-    ) -> None:
+    def train(self, seeds_: Seeds | None = None, moved: Bank | None = None) -> None:
         self.state = Lifecycle.from_arrays(self.state.arrays())  # a checkpoint in every round
         self.state, self.bank, events = restructure(
-            self.state, self.bank, moved or self.bank, heard(self.bank, idle), seeds_, self.rules
+            self.state, self.bank, moved or self.bank, None, seeds_, self.rules
         )
         self.events += events
         assert float(self.bank.prior.sum()) == pytest.approx(1.0, abs=1e-12)
@@ -137,32 +128,6 @@ def test_what_an_expert_is_worth_must_be_more_than_its_error(error: float, goes:
     server.train()
     assert server.bank.slots == ([0, 3] if goes else [0, 2, 3])
     assert [event.numbers["price"] for event in server.events] == [pytest.approx(0.06)] * goes
-
-
-@pytest.mark.parametrize(
-    ("relied", "idle", "goes"), [(0.4, [2], True), (0.6, [2], False), (0.4, [], False)]
-)
-def test_what_no_crowd_trains_and_no_silo_relies_on_goes(
-    relied: float, idle: list[int], goes: bool
-) -> None:
-    """The bare base takes the edge off another's answers: worth something, and no expert."""
-    server = Server(bank(0, 2, 3))
-    users = torch.eye(3).double() * relied * 6.0  # whose mass is six
-    for _ in range(5):
-        server.train(idle=idle)
-        server.assess(assessed(1.0, 0.5, 1.0), unrest(3, shared=users))
-    server.train(idle=idle)
-    assert server.bank.slots == ([0, 3] if goes else [0, 2, 3])
-    assert ["no crowd ever trained it" in event.why for event in server.events] == [True] * goes
-
-
-def test_a_newborn_has_learned_from_those_who_seed_it() -> None:
-    server = Server(bank(0, 2)).rounds(4, 1.0, 1.0)
-    server.assess(assessed(1.0, 1.0), unrest(2, a00=3.0))
-    server.train(seeded(3))
-    (child,) = set(server.bank.slots) - {0, 2}
-    assert server.state.learned[[0, 2, child]].tolist() == [1.0, 1.0, 1.0]
-    assert server.state.learned.sum() == 3.0
 
 
 def test_worth_and_error_are_scaled_to_all_silos() -> None:

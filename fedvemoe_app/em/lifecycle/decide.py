@@ -20,8 +20,6 @@ from fedvemoe_app.em.statistics import Assessment, spread
 
 TOLERANCE = 1e-6
 """Nats per token by which a merge may lower the score: rounding of sums, and no more."""
-RELIES = 0.5
-"""Weight above which an expert is what a silo goes by."""
 APART = 4
 """Times the cool-down after which two experts that could not be merged may be tried again."""
 LONGEST = 3
@@ -44,7 +42,7 @@ def decide(
         return _trial_verdict(state, bank, total, rules)
     if state.rest or state.round <= rules.warm_up:
         return state, bank, []
-    due = _due(state, bank, total, unrest, rules)
+    due = _due(state, bank, rules)
     if due is not None:
         return _planned_end(state, bank, total, due, rules), bank, []
     pair = _entangled(state, bank, unrest, rules)
@@ -134,21 +132,11 @@ def _trial_verdict(
     return replace(state, plan="close", slot=slot, shares=shares), bank, []
 
 
-def _due(
-    state: Lifecycle, bank: Bank, total: Assessment, unrest: Unrest, rules: Rules
-) -> int | None:
-    """Return the slot of least worth among those that are due to go.
-
-    These have been worth too little for too long; or no crowd ever trained them and no silo
-    relies on them. Such a one is the bare base, which takes the edge off another's answers.
-    """
+def _due(state: Lifecycle, bank: Bank, rules: Rules) -> int | None:
+    """Return the slot of least worth among those that have been worth too little for too long."""
     if len(bank.slots) < 2:
         return None
-    relied = unrest.shared.diagonal() / total.mass.clamp(
-        min=1e-12
-    )  # mean weight by those who use it
-    idle = (state.learned == 0) & (_over_slots(relied, bank) < RELIES)
-    due = bank.alive & (state.age > rules.trial_rounds) & (idle | (state.below >= rules.patience))
+    due = bank.alive & (state.below >= rules.patience) & (state.age > rules.trial_rounds)
     if not bool(due.any()):
         return None
     return int(torch.where(due, state.worth, torch.inf).argmin())

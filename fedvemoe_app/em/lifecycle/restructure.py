@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from fedvemoe_app.em.lifecycle.refactor import merged
 from fedvemoe_app.em.lifecycle.rules import Event, Rules
@@ -52,8 +51,6 @@ def _new_round(state: Lifecycle, held: Bank, wishes: Wishes | None) -> Lifecycle
     if wishes is not None:
         slots, size = torch.tensor(held.slots), len(held.alive)
         axis, level = (spread(one, slots, size) for one in sides(wishes))
-        trained = spread((wishes.wishing > 0).to(torch.float64), slots, size)
-        state = replace(state, learned=torch.maximum(state.learned, trained))
     state = replace(state, round=state.round + 1, axis=axis, level=level)
     if not state.candidate:
         return state
@@ -74,8 +71,7 @@ def _birth(
     for name, change in seeds.seed.items():
         step = change.to(torch.float64) / float(seeds.seed_weight)
         expert[name] = (expert[name].to(torch.float64) + step).to(expert[name].dtype)
-    learned = _with(state.learned, child, 1.0)
-    state = replace(state.renewed(parent, child), trial=child, edge=0.0, learned=learned)
+    state = replace(state.renewed(parent, child), trial=child, edge=0.0)
     silos = float(seeds.seeds)
     why = f"{silos:.0f} dissatisfied silos of expert {parent} seed expert {child}, on trial"
     event = Event("birth", (parent, child), why, {"silos": silos})
@@ -87,25 +83,13 @@ def _end(state: Lifecycle, moved: Bank, rules: Rules) -> tuple[Lifecycle, Bank, 
     slot, closing = state.slot, state.plan == "close"
     worth = state.edge if closing else float(state.worth[slot])
     price = rules.birth_worth if closing else float(state.price[slot])
-    why = f"expert {slot} is worth {worth:.3f}"
-    if worth < price:
-        why += f"{' after its trial' if closing else ''}, less than {price:.3g}"
-    else:
-        why += ", but no crowd ever trained it, and no silo relies on it"
+    after = " after its trial" if closing else ""
+    why = f"expert {slot} is worth {worth:.3f}{after}, less than {price:.3g}"
     event = Event("close" if closing else "prune", (slot,), why, {"worth": worth, "price": price})
     bank = moved.without(slot, state.shares)
     if closing:
         wait = 2 * state.wait
         state = replace(state, trial=NONE, edge=0.0, hold=wait, wait=wait)
     absorbed = state.plan == "absorb"  # its merge was the event
-    forgotten = _with(state.learned, slot, 0.0)
     state = replace(state.renewed(slot), slot=NONE, other=NONE, rest=rules.cool_down)
-    state = replace(state, learned=forgotten)
     return state, bank, [] if absorbed else [event]
-
-
-def _with(values: Tensor, slot: int, value: float) -> Tensor:
-    """Return ``values`` [K] with another one at ``slot``."""
-    changed = values.clone()
-    changed[slot] = value
-    return changed

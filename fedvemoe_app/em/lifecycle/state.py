@@ -25,8 +25,7 @@ class Lifecycle:
     ``age [K]`` assessments since birth; ``worth [K]`` the running average of D_k, NaN where
     nothing was seen yet; ``price [K]`` what it had to be when last seen; ``below [K]``
     assessments in a row with too little worth; ``since [K]`` the round of the last event that
-    touched an expert; ``learned [K]`` 1 where a crowd has trained it, else 0; ``axis [K, d]``
-    and ``level [K]`` the sides of the last wishes.
+    touched an expert; ``axis [K, d]`` and ``level [K]`` the sides of the last wishes.
 
     ``rest`` rounds of cool-down left, ``hold`` rounds until the next birth may be tried, ``wait``
     how long it takes after a rejection. ``trial`` is the slot on trial, ``edge`` its running
@@ -44,7 +43,6 @@ class Lifecycle:
     price: Tensor
     below: Tensor
     since: Tensor
-    learned: Tensor
     axis: Tensor
     level: Tensor
     shares: Tensor
@@ -75,18 +73,8 @@ class Lifecycle:
 
         nothing = torch.full((slots,), torch.nan, dtype=torch.float64)
         axis = zeros(rules.sketch_size)
-        return cls(
-            age=zeros(),
-            worth=nothing,
-            price=zeros(),
-            below=zeros(),
-            since=zeros(),
-            learned=zeros(),
-            axis=axis,
-            level=zeros(),
-            shares=zeros(),
-            wait=rules.cool_down,
-        )
+        tensors = (zeros(), nothing, zeros(), zeros(), zeros(), axis, zeros(), zeros())
+        return cls(*tensors, wait=rules.cool_down)
 
     def notice(self, bank: Bank) -> Notice:
         """Return what goes to the silos with ``bank``, to be assessed in this round."""
@@ -144,7 +132,7 @@ class Lifecycle:
         return cls(**tensors, **plain, plan=PLANS[int(plan)], candidate=own)  # type: ignore[arg-type]
 
 
-_TENSORS = ("age", "worth", "price", "below", "since", "learned", "axis", "level", "shares")
+_TENSORS = ("age", "worth", "price", "below", "since", "axis", "level", "shares")
 _NUMBERS: dict[str, type[int] | type[float] | type[bool]] = {
     **dict.fromkeys(
         ("round", "rest", "hold", "wait", "trial", "slot", "side", "other", "apart"), int
