@@ -141,10 +141,10 @@ class Layout:
         found = {}
         for lane in self.lanes:
             ring = self.ring_of(lane)
-            values = ring.values(lanes[lane])
+            sums, values = ring.signed(lanes[lane]), ring.values(lanes[lane])
             for field, start in self._placed(lane):
                 for part, step in field.parts(start):
-                    scale(ring.signed(lanes[lane])[part], step, values[part])
+                    scale(sums[part], step, values[part])
                 found[field.name] = values[start : start + field.size].reshape(field.shape)
         return found
 

@@ -139,8 +139,8 @@ def test_evaluation_fills_passes_of_neighbours_in_length(most: int) -> None:
     assert sorted(row for batch in batches for row in batch.rows) == list(range(len(examples)))
     assert all(b.input_ids.numel() <= most or len(b.rows) == 1 for b in batches)
     for one, other in pairwise(batches):
-        assert one.input_ids.shape[1] <= min(len(examples[row].ids) for row in other.rows)
         width = min(len(examples[row].ids) for row in other.rows)
+        assert one.input_ids.shape[1] <= width
         assert (len(one.rows) + 1) * width > most
 
 
