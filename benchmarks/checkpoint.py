@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -47,8 +48,8 @@ def measure(experts: int, repeats: int, folder: Path) -> str:
     found: dict[str, list[float]] = {"put": [], "plain": [], "get": []}
     for number in range(repeats):
         found["plain"].append(seconds(lambda: plain_write(folder / "plain", data)))
-        found["put"].append(seconds(lambda number=number: shelf.put(number, state)))
-        found["get"].append(seconds(lambda number=number: shelf.get(number)))
+        found["put"].append(seconds(partial(shelf.put, number, state)))
+        found["get"].append(seconds(partial(shelf.get, number)))
     middle = {name: statistics.median(times) for name, times in found.items()}
     ratios = [one / other for one, other in zip(found["put"], found["plain"], strict=True)]
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -203,8 +204,8 @@ def training_case(
         rows,
         2 * flops(experts.backbone.model, work.train, trained, target_rows(work.train, trained)),
         ours,
-        {way: lambda way=way: theirs(way) for way in ways},
-        {way: lambda way=way: disagreement(way) for way in ways},
+        {way: partial(theirs, way) for way in ways},
+        {way: partial(disagreement, way) for way in ways},
         limit_of(loop),
     )
 

@@ -60,8 +60,7 @@ def main(
 def compared(folder: str, sequences: int, repeats: int) -> Found:
     """Return the figures of each way."""
     whole, four, eight = (
-        load_backbone(folder, bits=bits, dtype="float32", device="cpu")  # type: ignore[arg-type]
-        for bits in (0, 4, 8)
+        load_backbone(folder, bits=bits, dtype="float32", device="cpu") for bits in (0, 4, 8)
     )
     rows = [example.ids for example in open_silo(RunConfig(), 0, 4).family.data.test[:sequences]]
     truth = _alone(whole, rows)

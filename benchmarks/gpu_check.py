@@ -189,7 +189,7 @@ def _of(row: Mapping[str, Any], figure: str) -> float | None:
     seconds = sorted(row["others"][loop]["seconds_ours"])
     match figure:
         case "over floor":
-            return seconds[len(seconds) // 2] / row["floor_seconds"]
+            return float(seconds[len(seconds) // 2] / row["floor_seconds"])
         case "speed-up":
             return float(row["others"][loop]["speed_up_median"])
         case "memory":

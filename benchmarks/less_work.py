@@ -12,6 +12,7 @@ Then the probes are timed, in turns, and the runs compared by their final perple
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -130,11 +131,14 @@ def _federation(
     for round_ in range(1, rounds + 1):
         _round(config, opened, made, round_)
     _assess(config, made)
-    made.ppl = pool(
-        score
-        for family, belief in zip(made.families, made.beliefs, strict=True)
-        for score in evaluate(family, belief, max_new_tokens=1).values()
-    ).ppl
+    made.ppl = (
+        pool(
+            score
+            for family, belief in zip(made.families, made.beliefs, strict=True)
+            for score in evaluate(family, belief, max_new_tokens=1).values()
+        ).ppl
+        or math.nan
+    )
     return made
 
 

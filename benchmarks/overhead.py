@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,11 +142,12 @@ def table(spent: Mapping[str, Sequence[Spent]]) -> Table:
     for stage in STAGES:
         cells = (f"{median(run.stages[stage] for run in runs):.1f}" for runs in spent.values())
         shown.add_row(stage, *cells, end_section=stage == STAGES[-1])
-    for label, figure in (
-        ("whole command", lambda run: f"{run.wall:.1f}"),
-        ("silos at work, share of it", lambda run: f"{run.share:.0%}"),
-        ("processor seconds of silos' work", lambda run: f"{run.silos:.1f}"),
-    ):
+    figures: dict[str, Callable[[Spent], str]] = {
+        "whole command": lambda run: f"{run.wall:.1f}",
+        "silos at work, share of it": lambda run: f"{run.share:.0%}",
+        "processor seconds of silos' work": lambda run: f"{run.silos:.1f}",
+    }
+    for label, figure in figures.items():
         shown.add_row(label, *(figure(_middle(runs)) for runs in spent.values()))
     return shown
 

@@ -70,12 +70,15 @@ class Watched:
         """Number of target tokens of the silo's training data."""
         return self.family.size
 
-    def probe(self, experts: em_family.Experts, slots: Sequence[int]) -> em_family.Probe:
+    def probe(
+        self, experts: em_family.Experts, slots: Sequence[int], *, held_out_only: bool = False
+    ) -> em_family.Probe:
         """Probe, timed."""
         data = self.family.data
-        self.watch.token_rows["probe"] += _tokens((*data.probe, *data.top_up)) * len(slots)
+        asked = data.probe if held_out_only else (*data.probe, *data.top_up)
+        self.watch.token_rows["probe"] += _tokens(asked) * len(slots)
         with self.watch.phase("probe"):
-            return self.family.probe(experts, slots)
+            return self.family.probe(experts, slots, held_out_only=held_out_only)
 
     def fit(
         self, experts: em_family.Experts, slots: Sequence[int], weights: Tensor, round_: int

@@ -81,9 +81,9 @@ def quantise(model: Any, bits: Bits, device: torch.device, dtype: torch.dtype) -
 def _in_4_bits(layer: nn.Linear, dtype: torch.dtype) -> Any:
     from bitsandbytes.nn import Linear4bit, Params4bit
 
-    options = {"compress_statistics": True, "quant_type": "nf4"}
+    options: dict[str, Any] = {"compress_statistics": True, "quant_type": "nf4"}
     shape = (layer.in_features, layer.out_features, layer.bias is not None)
-    new = Linear4bit(*shape, compute_dtype=dtype, device="meta", **options)
+    new = Linear4bit(*shape, compute_dtype=dtype, device="meta", **options)  # type: ignore[no-untyped-call]
     new.weight = Params4bit(layer.weight.data, requires_grad=False, **options)
     return new
 

@@ -114,7 +114,8 @@ def _word(value: Value) -> str:
 
 def _make(waiting: list[Job], jobs: int, console: Console) -> None:
     """Run the jobs, ``jobs`` at a time; one that fails is named and costs only itself."""
-    total, running = len(waiting), []
+    total = len(waiting)
+    running: list[tuple[Job, subprocess.Popen[bytes], float]] = []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     while waiting or running:
         while waiting and len(running) < jobs:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -41,7 +41,7 @@ from fedvemoe_app.model.bases import locate
 from fedvemoe_app.settings import Value
 
 CONNECTION = "loopback"
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 768,
     "intermediate_size": 2048,
     "num_hidden_layers": 14,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import cast
 
 import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
-from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from fedvemoe_app.client_app import app as client_app
@@ -43,7 +41,7 @@ class WatchedGrid(InProcessGrid):
 
     def __init__(self, silos: int, message_mb: float, *, tamper: Tamper | None = None) -> None:
         config = {"seed": 0, "reporting": "full", "message-mb": message_mb}
-        super().__init__(cast(ClientApp, client_app), config, silos, tamper=self._noted)
+        super().__init__(client_app, config, silos, tamper=self._noted)
         self.next = tamper or (lambda message, reply: reply)
         self.alter: Alter = lambda message: None
         self.seen: list[tuple[Message, Message]] = []

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import cast
 
 import pytest
 from flwr.app import Context, Message, RecordDict
-from flwr.clientapp import ClientApp
 
 from fedvemoe_app.client_app import app as client_app
 from fedvemoe_app.config import RunConfig
@@ -31,7 +29,7 @@ class Comings(InProcessGrid):
     """
 
     def __init__(self, settings: Settings, watch: Watch, there: Mapping[int, list[int]]) -> None:
-        super().__init__(cast(ClientApp, client_app), settings, SILOS, tamper=self._heard)
+        super().__init__(client_app, settings, SILOS, tamper=self._heard)
         old = self.contexts[2]
         self.contexts[MOVED] = Context(1, MOVED, old.node_config, RecordDict(), old.run_config)
         self._watch, self._there, self._looks = watch, there, -1

@@ -11,11 +11,9 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
 
 import pytest
 from flwr.app import Message
-from flwr.clientapp import ClientApp
 
 from fedvemoe_app.client_app import app as client_app
 from fedvemoe_app.config import RunConfig
@@ -83,7 +81,7 @@ def test_an_error_of_the_disk_that_nobody_explained_says_what_to_do(
     chosen = {**settings(run_name="drawn", num_server_rounds=1), **NO_START, "num-server-rounds": 1}
     monkeypatch.setattr("fedvemoe_app.flower.server.run.draw_all", draw)
     with pytest.raises(RunError, match=r"worst\.png cannot be written: No space .* in .*drawn$"):
-        run(InProcessGrid(cast(ClientApp, client_app), chosen, SILOS), RunConfig.from_flat(chosen))
+        run(InProcessGrid(client_app, chosen, SILOS), RunConfig.from_flat(chosen))
     assert [row["round"] for row in read_run(tmp_path / "drawn").rounds] == [0, 1]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_uploads_are_uniform_with_and_without_own_masks(content: str, bits: int)
     values = {"x": CONTENT[content], "s": np.clip(CONTENT[content], 0, 1e8)}
     uploads = {name: layout.encode(values, seed_of(name)) for name in run.clients}
     assert all(p_value(words) < 1e-9 for words in uploads["silo-00"].values())
-    for see in (seen_by_server, lambda *a: _masked(*a, {})):
+    for see in (seen_by_server, partial(_masked, seeds={})):
         again = Run.of(3, bits=bits)
         for lanes in see(again, layout, uploads).values():
             assert all(p_value(words) > 1e-7 for words in lanes.values())

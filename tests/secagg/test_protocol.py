@@ -86,7 +86,7 @@ def test_the_sum_is_exact_or_the_session_is_void(
 def test_the_sum_is_exact_or_the_session_is_void_many_times(
     session: tuple[int, int, bool, dict[str, set[str]]],
 ) -> None:
-    test_the_sum_is_exact_or_the_session_is_void.hypothesis.inner_test(session)
+    test_the_sum_is_exact_or_the_session_is_void.hypothesis.inner_test(session)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("phase", PHASES)

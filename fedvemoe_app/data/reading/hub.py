@@ -90,8 +90,8 @@ def read_parquet(path: Path, split: Split | None) -> Iterator[Entry]:
     DataError
         If the file is not parquet.
     """
-    from pyarrow import ArrowException  # type: ignore[import-untyped]
-    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped]
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
 
     try:
         with ParquetFile(path) as table:
