@@ -19,10 +19,13 @@ class LifecycleSettings:
         0.05, "nats per token, summed over silos, that a new expert must be worth", low=0.0
     )
     prune_worth: float = setting(
-        0.02, "nats per token, summed over silos, below which an expert is due to go", low=0.0
+        0.02,
+        "nats per token, summed over silos, below which an expert is due to go, "
+        "or two standard errors where those are more",
+        low=0.0,
     )
     trial_rounds: int = setting(4, "rounds that a new expert is on trial", low=1)
-    patience: int = setting(3, "rounds below prune-worth before an expert goes", low=1)
+    patience: int = setting(3, "rounds that an expert must be due before it goes", low=1)
     cool_down: int = setting(3, "rounds between two changes of the bank", low=0)
     quiet_rounds: int = setting(3, "first rounds without a change of the bank", low=0)
     merge_share: float = setting(
