@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +21,7 @@ from fedvemoe_app.em.round import Belief
 from fedvemoe_app.em.state import Bank
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.messages.wire import (
+    array_of,
     get_bank,
     get_belief,
     get_facts,
@@ -77,6 +79,22 @@ def test_a_view_is_sent_as_what_it_shows_and_not_as_its_memory() -> None:
     arrived = get_tensors(content, "x")
     assert torch.equal(arrived["view"], tensor)
     assert torch.equal(arrived["part"], tensor[1])
+
+
+def test_a_vector_is_written_as_flower_writes_it() -> None:
+    tensors = [torch.arange(6.0).view(2, 3).T, torch.tensor(7.0), torch.arange(9.0)[::2]]
+    vector = torch.cat([tensor.reshape(-1) for tensor in tensors]).numpy()
+    ours, flowers = array_of([tensor.numpy() for tensor in tensors]), Array(vector)
+    assert ours == flowers
+
+
+def test_a_bank_is_copied_once_on_its_way_out() -> None:
+    tensors = {str(i): torch.zeros(1000, 100) for i in range(20)}
+    tracemalloc.start()
+    put_tensors(RecordDict(), "x", tensors)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.1 * 20 * 100_000 * 4
 
 
 def test_many_tensors_are_few_arrays() -> None:

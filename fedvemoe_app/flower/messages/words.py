@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.messages.template import Template
-from fedvemoe_app.flower.messages.wire import LONGEST_HEADER, arrays_in, texts_in, vector_of
+from fedvemoe_app.flower.messages.wire import (
+    LONGEST_HEADER,
+    array_of,
+    arrays_in,
+    texts_in,
+    vector_of,
+)
 from fedvemoe_app.secagg.codec import digest
 from fedvemoe_app.secagg.layout import Arrays, Field, Lanes, Layout
 from fedvemoe_app.secagg.ring import Ring
@@ -77,7 +83,7 @@ def ring_of(content: RecordDict) -> Ring:
 
 def put_lanes(content: RecordDict, lanes: Lanes) -> None:
     """Add the lanes of an upload."""
-    content["words"] = ArrayRecord({lane: Array(words) for lane, words in lanes.items()})
+    content["words"] = ArrayRecord({lane: array_of([words]) for lane, words in lanes.items()})
 
 
 def most_bytes(layout: Layout) -> int:

@@ -16,13 +16,14 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.data.assign import silo_name
 from fedvemoe_app.errors import RunError
 from fedvemoe_app.flower.messages.consent import simulated
 from fedvemoe_app.flower.messages.wire import (
+    array_of,
     arrays_in,
     get_bank,
     get_facts,
@@ -204,7 +205,7 @@ def _unpack(stored: State, state: RecordDict) -> None:
             state[name.removesuffix(".index")] = ArrayRecord()
     for name, tensor in stored.arrays.items():
         record, _, kind = name.rpartition("/")
-        arrays_in(state)[record][kind] = Array(tensor.numpy())
+        arrays_in(state)[record][kind] = array_of([tensor.numpy()])
 
 
 def _hex(bank: object) -> str:
