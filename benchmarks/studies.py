@@ -45,6 +45,7 @@ LONG: Settings = {
     "probe-tokens": 400,
     "eval-every": ROUNDS,
     "private-slot": "off",
+    "c-min": 3,
 }
 
 
