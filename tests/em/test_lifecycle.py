@@ -172,6 +172,49 @@ def test_the_smallest_goes_first_and_then_there_is_a_pause() -> None:
     assert [event.slots for event in server.events] == [(2,), (1,)]
 
 
+def idle(*, of: int, at: tuple[int, ...]) -> Tensor:
+    """Return displaced mass [of, of] where the experts ``at`` have none to leave."""
+    displaced = torch.ones(of, of).double() - torch.eye(of)
+    displaced[list(at)] = 0.01
+    return displaced.fill_diagonal_(0.0)
+
+
+def test_experts_that_nobody_uses_go_one_after_the_other_without_a_pause() -> None:
+    server = Server(bank(0, 1, 2, 3))
+    for _ in range(5):
+        server.train()
+        server.assess(assessed(1.0, 0.0, 0.0, 1.0, displaced=idle(of=4, at=(1, 2))))
+    server.train()
+    server.assess(assessed(1.0, 0.0, 1.0, displaced=idle(of=3, at=(1,))))
+    server.train()
+    assert [event.slots for event in server.events] == [(1,), (2,)]
+    assert server.kinds == ["prune", "prune"]
+    assert not server.state.candidate
+    assert server.state.rest == 0
+
+
+def test_mass_that_absent_silos_would_leave_counts_as_well() -> None:
+    server = Server(bank(0, 1))
+    for _ in range(5):
+        server.train()
+        displaced = torch.tensor([[0.0, 1.0], [0.06, 0.0]])
+        server.assess(assessed(1.0, 0.0, displaced=displaced, silos=SILOS // 2))
+    assert server.state.plan == "merge"
+
+
+def test_who_could_lean_on_an_unused_expert_is_learnt_anew_when_it_goes() -> None:
+    """It looked worthless beside its stand-in, and is not."""
+    server = Server(bank(0, 1, 2))
+    for _ in range(5):
+        server.train()
+        server.assess(assessed(0.01, 0.0, 1.0, displaced=idle(of=3, at=(1,))))
+    server.train()
+    assert [event.slots for event in server.events] == [(1,)]
+    server.assess(assessed(0.03, 1.0))
+    server.rounds(11, 0.03, 1.0)
+    assert server.kinds == ["prune"]
+
+
 def test_worth_is_learnt_anew_after_a_change() -> None:
     """A twin was worth nothing beside the other; alone it pays, if not by much."""
     server = Server(bank(0, 1, 2)).rounds(5, 1.0, 0.0, 0.0)

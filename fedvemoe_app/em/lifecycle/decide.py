@@ -44,7 +44,7 @@ def decide(
         return state, bank, []
     due = _due(state, bank, rules)
     if due is not None:
-        return _planned_end(state, bank, total, due, rules), bank, []
+        return _planned_end(state, bank, total, due, rules, scale), bank, []
     pair = _entangled(state, bank, unrest, rules)
     if pair is not None:
         apart = APART * rules.cool_down
@@ -148,11 +148,19 @@ def _displaced(total: Assessment, bank: Bank, slot: int) -> Tensor:
 
 
 def _planned_end(
-    state: Lifecycle, bank: Bank, total: Assessment, slot: int, rules: Rules
+    state: Lifecycle, bank: Bank, total: Assessment, slot: int, rules: Rules, scale: float
 ) -> Lifecycle:
-    """Plan a merge where one expert takes most of what ``slot`` leaves, else a prune."""
+    """Plan a merge where one expert takes most of what ``slot`` leaves, else a prune.
+
+    Where it leaves next to nothing it is dropped: for the others nothing changes then, but for
+    those who would have moved to it, whose worth is learnt anew.
+    """
     moved = _displaced(total, bank, slot)
     shares = _over_slots(moved, bank)
+    if float(moved.sum()) * scale <= rules.unused:
+        leaning = total.displaced[:, bank.slots.index(slot)] * scale > rules.unused
+        state = state.forgetting(_over_slots(leaning, bank) > 0)
+        return replace(state, plan="drop", slot=slot, shares=shares)
     if float(moved.sum()) > 0 and float(moved.max() / moved.sum()) > rules.merge_share:
         return replace(
             state, plan="merge", slot=slot, other=int(shares.argmax()), due=True, shares=shares

@@ -36,7 +36,7 @@ def restructure(
     bank, events = moved, list[Event]()
     if state.plan == "birth":
         state, bank, events = _birth(state, held, moved, seeds, rules)
-    elif state.plan in ("close", "prune", "absorb"):
+    elif state.plan in ("close", "prune", "drop", "absorb"):
         state, bank, events = _end(state, moved, rules)
     elif state.plan == "merge":
         pair = [state.slot, state.other]
@@ -90,6 +90,8 @@ def _end(state: Lifecycle, moved: Bank, rules: Rules) -> tuple[Lifecycle, Bank, 
     if closing:
         wait = 2 * state.wait
         state = replace(state, trial=NONE, edge=0.0, hold=wait, wait=wait)
+    if state.plan == "drop":  # nobody has to settle anew
+        return replace(state, slot=NONE), bank, [event]
     absorbed = state.plan == "absorb"  # its merge was the event
     state = replace(state.renewed(slot), slot=NONE, other=NONE, rest=rules.cool_down)
     return state, bank, [] if absorbed else [event]

@@ -31,6 +31,8 @@ class Rules:
     merge_share, entangled
         Share of a closing expert's mass that one other must take for a merge; and likeness in
         use (cosine over silos) from which two experts are tried as one though each has its worth.
+    unused
+        Mass (of all silos, one each) below which nobody misses an expert that is due to go.
     c_min
         Fewest silos in any sum of vectors; a birth needs two in any case.
     memory
@@ -50,6 +52,7 @@ class Rules:
     warm_up: int = 3
     merge_share: float = 0.6
     entangled: float = 0.9
+    unused: float = 0.1
     c_min: int = 1
     memory: float = 0.4
     observations: int = 3

@@ -13,8 +13,8 @@ from fedvemoe_app.em.lifecycle.orders import Call, Notice
 from fedvemoe_app.em.lifecycle.rules import Rules
 from fedvemoe_app.em.state import Bank
 
-PLANS = ("none", "birth", "close", "prune", "merge", "absorb")
-Plan = Literal["none", "birth", "close", "prune", "merge", "absorb"]
+PLANS = ("none", "birth", "close", "prune", "merge", "absorb", "drop")
+Plan = Literal["none", "birth", "close", "prune", "merge", "absorb", "drop"]
 NONE = -1
 
 
@@ -31,8 +31,8 @@ class Lifecycle:
     how long it takes after a rejection. ``trial`` is the slot on trial, ``edge`` its running
     worth, and ``rising`` says that the last assessment was above it. ``plan`` is what the end of
     the next training round will do to ``slot``: a birth from this parent by ``side``, a close, a
-    prune, or to try it merged with ``other`` (``due`` says it would be pruned otherwise), or to
-    close it after that merge; its mass goes by ``shares [K]``. ``alone``: the parent's own sum
+    prune, a drop of what nobody uses, or to try it merged with ``other`` (``due`` says it would be
+    pruned otherwise), or to close it after that merge; its mass goes by ``shares [K]``. ``alone``: the parent's own sum
     rests in that round. ``candidate`` is the merged expert under assessment, and ``adopting``
     says that the silos are yet to be told to take it; ``apart`` rounds until two experts may
     be tried that are not due. ``full`` remembers that being out of slots was reported.
@@ -112,8 +112,12 @@ class Lifecycle:
         """Return the state after an event that touched these slots: all worth is learnt anew."""
         since = self.since.clone()
         since[list(touched)] = self.round
-        nothing = torch.full_like(self.worth, torch.nan)
-        return replace(self, since=since, worth=nothing, below=torch.zeros_like(self.below))
+        return replace(self, since=since).forgetting(torch.ones_like(since, dtype=torch.bool))
+
+    def forgetting(self, which: Tensor) -> Self:
+        """Return the state that knows nothing of the worth of the slots ``which`` [K]."""
+        worth = torch.where(which, torch.nan, self.worth)
+        return replace(self, worth=worth, below=torch.where(which, 0.0, self.below))
 
     def arrays(self) -> dict[str, Tensor]:
         """Return the state as float64 tensors by name; the candidate's are ``candidate/name``."""
