@@ -32,10 +32,11 @@ class Lifecycle:
     worth, and ``rising`` says that the last assessment was above it. ``plan`` is what the end of
     the next training round will do to ``slot``: a birth from this parent by ``side``, a close, a
     prune, a drop of what nobody uses, or to try it merged with ``other`` (``due`` says it would be
-    pruned otherwise), or to close it after that merge; its mass goes by ``shares [K]``. ``alone``: the parent's own sum
-    rests in that round. ``candidate`` is the merged expert under assessment, and ``adopting``
-    says that the silos are yet to be told to take it; ``apart`` rounds until two experts may
-    be tried that are not due. ``full`` remembers that being out of slots was reported.
+    pruned otherwise), or to close it after that merge; its mass goes by ``shares [K]``.
+    ``alone``: the parent's own sum rests in that round. ``candidate`` is the merged expert under
+    assessment, and ``adopting`` says that the silos are yet to be told to take it; ``apart``
+    rounds until two experts may be tried that are not due. ``full`` remembers that being out of
+    slots was reported.
     """
 
     age: Tensor
