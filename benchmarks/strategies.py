@@ -1,9 +1,10 @@
 """All strategies on the same silos, steps and seeds, and the open-world scenarios.
 
 ``python -m benchmarks.strategies STUDY ... [--seeds N] [--jobs J] [--output DIR]
-[--bank TASKS --base MODEL] [--only LABEL ...]`` with the studies of ``benchmarks.studies``. Every
-run is a process of its own and leaves an ordinary run folder, ``DIR/STUDY/LABEL-SEED``; a run that
-is there already is not made again. Tables: ``fedvemoe compare DIR/STUDY``.
+[--bank TASKS --base MODEL] [--only LABEL ...] [--pictures DIR]`` with the studies of
+``benchmarks.studies``. Every run is a process of its own and leaves an ordinary run folder,
+``DIR/STUDY/LABEL-SEED``; a run that is there already is not made again. Tables:
+``fedvemoe compare DIR/STUDY``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from rich.console import Console
 from benchmarks import habits, one_run
 from benchmarks.outcomes import table
 from benchmarks.studies import COMMON, STUDIES, Study, Value
+from benchmarks.study_pictures import draw
+from fedvemoe_app.report.style import save
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ def main(
     bank: Annotated[str, typer.Option(help="Task bank of the studies on real tasks.")] = "",
     base: Annotated[str, typer.Option(help="Base model of the studies on real tasks.")] = "",
     only: Annotated[list[str] | None, typer.Option(help="Labels to run.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder for a picture of each.")] = None,
 ) -> None:
     """Run studies, and print a table for each."""
     console = Console(width=None if sys.stdout.isatty() else 120)  # tables are not cut in a log
@@ -70,12 +74,12 @@ def main(
     ]
     _make([job for job in planned if not job.done], jobs, console)
     for name in studies:
-        runs = {(job.label, job.seed): job.folder for job in planned if job.study == name}
-        console.print(table(name, {key: path for key, path in runs.items() if _there(path)}))
-
-
-def _there(folder: Path) -> bool:
-    return (folder / "summary.json").is_file()
+        ended = [job for job in planned if job.study == name and job.done]
+        runs = {(job.label, job.seed): job.folder for job in ended}
+        console.print(table(name, runs))
+        if pictures and runs:
+            pictures.mkdir(parents=True, exist_ok=True)
+            save(draw(runs, STUDIES[name].planted), pictures / f"{name}.png")
 
 
 def _real(study: Study, bank: str, base: str) -> dict[str, Value]:

@@ -64,10 +64,10 @@ def _group(axes: Axes, row: int, entries: Sequence[Entry], metric: Metric, colou
         axes.text(
             0.02,
             row,
-            "-",
+            "none",
             transform=axes.get_yaxis_transform(),
             va="center",
-            fontsize=7,
+            fontsize=8,
             color=style.SOFT,
         )
         return
