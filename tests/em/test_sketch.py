@@ -92,6 +92,20 @@ def test_the_start_finds_them_where_small_clusters_stay_closed(least: int) -> No
     assert hits >= 5
 
 
+def test_with_more_experts_than_crowds_domains_stay_whole() -> None:
+    """In seven clusters of twelve silos a domain would lie in pieces of one or two."""
+    hits = 0
+    for seed in range(6):
+        world = World.planted(seed, domains=4)
+        family = silos(world, seed, number=12)
+        sketches = sketched(family, world.start(seed, experts=7), seed)
+        found, members = found_in(sketches, clusters=7, seed=seed, least=3)
+        assert members[4:].tolist() == [0, 0, 0]
+        assert float(members.sum()) == len(family)
+        hits += agreement(found, [silo.domain for silo in family]) > 0.95
+    assert hits >= 5
+
+
 @pytest.mark.parametrize("least", [1, 2, 3, 5, 20])
 def test_members_belong_to_the_centroids_that_are_sent(least: int) -> None:
     """Goes red when members are counted before the last step."""

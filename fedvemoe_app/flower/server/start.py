@@ -11,7 +11,7 @@ from torch import Tensor
 from fedvemoe_app import seeds
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em import sketch
-from fedvemoe_app.em.shapes import Shapes, clusters_shapes, moments_shapes
+from fedvemoe_app.em.shapes import clusters_shapes, moments_shapes
 from fedvemoe_app.flower.messages.template import Template
 from fedvemoe_app.flower.messages.wire import put_facts, put_tensors
 
@@ -21,25 +21,18 @@ Exchange = Callable[[str, RecordDict], Mapping[str, Tensor]]
 """Sends a content to all silos as a query of that name and returns their sums."""
 
 
-def start_shapes(size: int, clusters: int, restarts: int) -> dict[str, Shapes]:
-    """Return the shapes of the start's sums by query, for sketches of ``size`` numbers."""
-    return {
-        "sketch": moments_shapes(size),
-        "cluster": clusters_shapes(restarts, clusters, size),
-    }
-
-
 def clusters_of(exchange: Exchange, config: RunConfig) -> tuple[dict[str, Tensor], Tensor]:
     """Return what ``find_clusters`` returns, asked for by whole messages."""
     em = config.em
-    shapes = start_shapes(em.sketch_size, em.k_init, em.sketch_restarts)
 
     def ask(query: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         content = RecordDict()
         put_facts(content, "order", {"round": 0})
-        Template(shapes[query]).put(content)
+        shapes = moments_shapes(em.sketch_size)
         if tensors:
             put_tensors(content, "start", tensors)
+            shapes = clusters_shapes(*tensors["centroids"].shape)
+        Template(shapes).put(content)
         return exchange(query, content)
 
     return find_clusters(
@@ -55,15 +48,20 @@ def clusters_of(exchange: Exchange, config: RunConfig) -> tuple[dict[str, Tensor
 def find_clusters(
     ask: Ask, *, clusters: int, restarts: int, iterations: int, seed: int, least: int = 1
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Return what a silo needs to find its first expert, and the silos in each cluster [K].
+    """Return what a silo needs to find its first expert, and the silos that start with each [K].
 
-    The former, ``mean`` [d] and ``centroids`` [K, d], are to be sent; the latter stay here.
+    The former, ``mean`` [d] and ``centroids`` [C, d], are to be sent; the latter stay here. C is
+    K = ``clusters``, but no more than can have ``least`` members each: in more, the silos of one
+    domain lie in pieces that are all too small. The other experts start without silos.
+
     One exchange for the moments, then for each k-means iteration one that counts members and one
     that sums directions, of clusters with ``least`` members alone, all restarts side by side; a
     last one counts. It stops early when no restart moves whose clusters are all large enough.
     """
     rng = seeds.stream(seed, "start")
     moments = sketch.Moments.from_arrays(ask("sketch", {}))
+    possible = max(1, int(moments.silos.round()) // max(1, least))
+    experts, clusters = clusters, min(clusters, possible)
     mean = moments.first / moments.silos
     spread = moments.second - moments.silos * torch.outer(mean, mean)
 
@@ -83,4 +81,6 @@ def find_clusters(
         centroids = moved
         counted = summed(centroids, torch.zeros_like(opened))
     chosen = sketch.best(counted, least)
-    return {"mean": mean, "centroids": centroids[chosen]}, counted.members[chosen]
+    members = counted.members[chosen]
+    started = torch.nn.functional.pad(members, (0, experts - clusters))
+    return {"mean": mean, "centroids": centroids[chosen]}, started

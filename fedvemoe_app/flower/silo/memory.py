@@ -103,12 +103,12 @@ def direction(state: RecordDict, mean: Tensor) -> Tensor:
     return sketch.centred(get_tensors(state, "sketch")["sketch"], mean)
 
 
-def first_expert(state: RecordDict, mean: Tensor, centroids: Tensor) -> Tensor | None:
-    """Return weights [K] on the one expert this silo starts with; None without a sketch."""
+def first_expert(state: RecordDict, mean: Tensor, centroids: Tensor, size: int) -> Tensor | None:
+    """Return weights [size] on the one expert this silo starts with; None without a sketch."""
     if "sketch" not in state:
         return None
     cluster = sketch.nearest(direction(state, mean), centroids)
-    return torch.eye(len(centroids), dtype=torch.float64)[cluster]
+    return torch.eye(size, dtype=torch.float64)[cluster]
 
 
 def remember_own(state: RecordDict, own: Personal) -> None:

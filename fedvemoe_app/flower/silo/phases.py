@@ -153,7 +153,9 @@ def train(content: RecordDict, context: Context) -> RecordDict:
     first = None
     if "start" in content:
         start = get_tensors(content, "start")
-        first = memory.first_expert(context.state, start["mean"], start["centroids"])
+        first = memory.first_expert(
+            context.state, start["mean"], start["centroids"], len(bank.prior)
+        )
     call = get_call(content)
     last = memory.recall_regret(context.state) if call else None
     if call and call.adopt and last:
