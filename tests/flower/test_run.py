@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from flwr.app import Message
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from fedvemoe_app.config import RunConfig
 from fedvemoe_app.em.mixture import SHARES
+from fedvemoe_app.flower.messages.wire import get_tensors
 from fedvemoe_app.report.journal import METRICS, Run
 from fedvemoe_app.report.progress import Tail
 from tests.federation import HOUSES, SILOS, Settings, federate, without_seconds
@@ -208,3 +211,26 @@ def test_every_variant_runs_and_learns(variant: str, settings: Callable[..., Set
     assert after["ppl"] is not None
     assert after["ppl"] < before["ppl"]
     assert after["k_active"] == VARIANTS[variant].get("k-init", 2)
+
+
+def test_silos_start_in_no_more_clusters_than_can_have_a_crowd(
+    settings: Callable[..., Settings],
+) -> None:
+    """Four silos, crowds of two: the third expert starts without silos."""
+    clusters, weights = set[int](), list[Tensor]()
+
+    def watch(message: Message, reply: Message) -> Message:
+        kind = message.metadata.message_type
+        if kind in ("query.cluster", "train"):
+            sums = get_tensors(reply.content, "sums")
+        if kind == "query.cluster":
+            clusters.add(sums["members"].shape[1])
+        if kind == "train":
+            weights.append(sums["weight"])
+        return reply
+
+    ended = federate(settings(k_init=3, c_min=2, num_server_rounds=1), tamper=watch)
+    assert ended.summary
+    assert clusters == {2}
+    assert [weight.shape for weight in weights] == [(3,)] * SILOS
+    assert float(sum(weights)[2]) == 0.0
