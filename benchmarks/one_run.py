@@ -40,7 +40,7 @@ class Comings(InProcessGrid):
         return None if self._gone(message.metadata.dst_node_id) else reply
 
     def _gone(self, node: int) -> bool:
-        return self._away.gone(silo_name(node - 1), self._round)
+        return self._away.gone(silo_name(node - 1), max(self._round, 0))  # the hello is before it
 
 
 def main(

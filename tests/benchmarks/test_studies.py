@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import get_args
@@ -88,6 +89,19 @@ def test_a_study_makes_its_runs_and_names_the_one_that_failed(
     told = [(row["round"], row["event"]) for row in run.events if row["event"] != "dropout"]
     assert told == [(2, "join")]
     assert {row["numbers"]["silo"] for row in run.events if row["round"]} == {"silo-03"}
+
+
+def test_a_silo_that_will_leave_is_there_at_the_start(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = strategies.STUDIES["small"]
+    leaves = replace(planned, away=Away(("silo-03",), last=2))
+    monkeypatch.setattr(strategies, "STUDIES", {"small": leaves})
+    plain, _ = jobs(study)
+    make(plain)
+    run = read_run(plain.folder)
+    assert [(row["round"], row["event"]) for row in run.events] == [(2, "dropout"), (2, "leave")]
+    assert [round(sum(row["mass"])) for row in run.rounds] == [SILOS, SILOS, SILOS - 1]
 
 
 def test_an_unknown_study_is_refused() -> None:
