@@ -450,6 +450,12 @@ def test_experts_of_different_silos_are_never_tried_as_one() -> None:
     assert not together(apart, -2.0).events
 
 
+def test_an_expert_that_nobody_uses_is_not_tried_as_one_with_another() -> None:
+    """Its silos have left: what little others make of it is in proportion to anything."""
+    left = torch.tensor([[3.0, 0.45, 0.0], [0.45, 0.07, 0.0], [0.0, 0.0, 3.0]]).double()
+    assert not together(left, -2.0).events
+
+
 def test_the_axis_is_the_projection_in_which_wishes_differ_most() -> None:
     drawn = torch.tensor([[0.6, 0.8, 0.0], [0.6, -0.8, 0.0], [0.5, 0.8, 0.1]]).double()
     total = Wishes(

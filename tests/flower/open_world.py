@@ -47,7 +47,10 @@ TOO_MANY: Settings = {
     "regret-threshold": 1.0,
     "trial-rounds": 1,
 }
-"""Two houses and four experts, of which one is worth nothing by round 3: the bank is full."""
+"""Two houses and four experts, of which one is used by nobody by round 3: the bank is full."""
+
+TOO_DEAR: Settings = {**TOO_MANY, "k-init": 2, "k-max": 2, "prune-worth": 9.0, "birth-worth": 9.0}
+"""Two experts, both used, and one is due for being worth less than that: they merge in round 4."""
 
 
 @dataclass

@@ -17,7 +17,7 @@ from fedvemoe_app.flower.resume.resuming import alone_in
 from fedvemoe_app.report.journal import Run
 from tests.federation import SILOS, Settings, federate, write_tasks
 from tests.flower.cut import SHORT, counting, cut_at, cut_in, interrupted, resumed, same_run
-from tests.flower.open_world import BIRTH, ONE_EXPERT, TOO_MANY, structure
+from tests.flower.open_world import BIRTH, ONE_EXPERT, TOO_DEAR, TOO_MANY, structure
 
 QUICK: Settings = {**SHORT, "num-server-rounds": 2, "local-steps": 1, "probe-tokens": 20}
 
@@ -191,9 +191,10 @@ STRUCTURES: dict[str, tuple[Settings, tuple[tuple[str, int], ...]]] = {
         {**ONE_EXPERT, "num-server-rounds": BIRTH + 2},
         (("train", BIRTH), ("evaluate", BIRTH), ("train", BIRTH + 1)),
     ),
-    "merges and prunes": (
-        {**TOO_MANY, "num-server-rounds": 7},
-        (*(("evaluate", r) for r in (4, 5, 6)), *(("train", r) for r in (5, 6, 7))),
+    "a prune": ({**TOO_MANY, "num-server-rounds": 5}, (("evaluate", 4), ("train", 5))),
+    "a merge": (
+        {**TOO_DEAR, "num-server-rounds": 6},
+        (*(("evaluate", r) for r in (4, 5)), *(("train", r) for r in (5, 6))),
     ),
 }
 

@@ -17,7 +17,7 @@ from tests.federation import SILOS, Settings, federate
 from tests.flower.open_world import (
     BIRTH,
     ONE_EXPERT,
-    TOO_MANY,
+    TOO_DEAR,
     Watch,
     losing,
     losing_once,
@@ -27,7 +27,7 @@ from tests.flower.open_world import (
 )
 
 SIM: Settings = {**ONE_EXPERT, "privacy": "sim", "c-min": 1, "private-slot": "local"}
-MERGE: Settings = {**TOO_MANY, "privacy": "sim", "c-min": 1, "private-slot": "local"}
+MERGE: Settings = {**TOO_DEAR, "privacy": "sim", "c-min": 1, "private-slot": "local"}
 Watched = tuple[Run, Watch]
 Make = Callable[..., Watched]
 

@@ -174,12 +174,13 @@ def _entangled(
     """Return the two slots, the lesser first, that the same silos use in the same proportion.
 
     Such experts share out the tokens of one domain between them. Each is then worth something
-    beside the other, so that neither is ever due, and one alone would learn it as well.
+    beside the other, so that neither is ever due, and one alone would learn it as well. What
+    nobody uses is like anything, and is none of them.
     """
-    old = (state.age > rules.trial_rounds)[bank.slots]
     power = unrest.shared.diagonal().clamp(min=1e-12).sqrt()
+    able = (state.age > rules.trial_rounds)[bank.slots] & (power**2 > rules.unused)
     likeness = unrest.shared / torch.outer(power, power)
-    likeness = likeness * torch.outer(old, old).fill_diagonal_(False)
+    likeness = likeness * torch.outer(able, able).fill_diagonal_(False)
     if state.apart or float(likeness.max()) < rules.entangled:
         return None
     pair = divmod(int(likeness.argmax()), len(likeness))
