@@ -131,14 +131,12 @@ def _federation(
     for round_ in range(1, rounds + 1):
         _round(config, opened, made, round_)
     _assess(config, made)
-    made.ppl = (
-        pool(
-            score
-            for family, belief in zip(made.families, made.beliefs, strict=True)
-            for score in evaluate(family, belief, max_new_tokens=1).values()
-        ).ppl
-        or math.nan
+    total = pool(
+        score
+        for family, belief in zip(made.families, made.beliefs, strict=True)
+        for score in evaluate(family, belief, max_new_tokens=1).values()
     )
+    made.ppl = total.ppl or math.nan
     return made
 
 

@@ -21,11 +21,9 @@ Runs = Mapping[tuple[str, int], Path]
 
 def draw(runs: Runs, planted: int | None) -> Figure:
     """Return the picture of a study: the bank's size where a number was ``planted``."""
-    found = {key: read_run(path) for key, path in runs.items()}
-    labels = list(dict.fromkeys(label for label, _ in runs))
-    by_label = {
-        label: [run for (other, _), run in found.items() if other == label] for label in labels
-    }
+    by_label: dict[str, list[Run]] = {}
+    for (label, _), path in runs.items():
+        by_label.setdefault(label, []).append(read_run(path))
     with style.settings():
         return _outcomes(by_label) if planted is None else _sizes(by_label, planted)
 

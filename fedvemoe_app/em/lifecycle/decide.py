@@ -157,11 +157,12 @@ def _planned_end(
     """
     moved = _displaced(total, bank, slot)
     shares = _over_slots(moved, bank)
-    if float(moved.sum()) * scale <= rules.unused:
+    left = float(moved.sum())
+    if left * scale <= rules.unused:
         leaning = total.displaced[:, bank.slots.index(slot)] * scale > rules.unused
         state = state.forgetting(_over_slots(leaning, bank) > 0)
         return replace(state, plan="drop", slot=slot, shares=shares)
-    if float(moved.sum()) > 0 and float(moved.max() / moved.sum()) > rules.merge_share:
+    if float(moved.max()) / left > rules.merge_share:
         return replace(
             state, plan="merge", slot=slot, other=int(shares.argmax()), due=True, shares=shares
         )
