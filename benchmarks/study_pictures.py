@@ -53,8 +53,7 @@ def _logarithmic(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid(axis="x", color="#E5E5E5", linewidth=0.6)
-    axes.set_axisbelow(True)
+    style.grid(axes, "x")
     axes.tick_params(axis="y", length=0)
 
 

@@ -199,8 +199,7 @@ def _finish(axes: Axes, label: str) -> None:
     axes.set_xlabel("round")
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(axis="y", color="#E5E5E5", linewidth=0.5)
-    axes.set_axisbelow(True)
+    style.grid(axes, "y", width=0.5)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, loc="upper right", handlelength=1.8, borderaxespad=0.1)
 

@@ -44,8 +44,7 @@ def _panel(axes: Axes, found: Comparison, metric: Metric) -> None:
     axes.set_ylim(len(found.groups) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.margins(x=0.1)
-    axes.grid(axis="x", color="#E5E5E5", linewidth=0.6)
-    axes.set_axisbelow(True)
+    style.grid(axes, "x")
     axes.tick_params(axis="y", length=0)
 
 

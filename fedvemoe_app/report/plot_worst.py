@@ -27,8 +27,7 @@ def draw(run: Run) -> Figure:
             style.caption(made, "No round of this run was evaluated; see the setting eval-every.")
         axes.set_xlabel("round")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(axis="y", color="#E5E5E5", linewidth=0.6)
-        axes.set_axisbelow(True)
+        style.grid(axes, "y")
     return made
 
 

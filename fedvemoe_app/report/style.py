@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -119,6 +119,12 @@ def perplexity_axis(axes: Axes, values: Sequence[float]) -> bool:
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     return True
+
+
+def grid(axes: Axes, axis: Literal["x", "y"], width: float = 0.6) -> None:
+    """Draw light lines behind everything at the ticks of one axis."""
+    axes.grid(axis=axis, color="#E5E5E5", linewidth=width)
+    axes.set_axisbelow(True)
 
 
 def say(axes: Axes, text: str) -> None:
